@@ -1,0 +1,132 @@
+//! The trait that a kind implements. Every method has a default that is right for a plain object.
+
+use k8s_openapi::jiff::Timestamp;
+use naru_model::{Object, ResourceInfo, validation::FieldErrors};
+use serde_json::Value;
+
+use crate::store::Snapshot;
+
+/// A printer column of `kubectl get`.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, …
+    pub kind: &'static str,
+    /// `name` for the first column, else "".
+    pub format: &'static str,
+    /// 0 is always shown, 1 only with `-o wide`.
+    pub priority: i32,
+    pub description: &'static str,
+}
+
+/// The scale of an object: the `scale` subresource.
+#[derive(Debug, Clone, Default)]
+pub struct Scale {
+    pub spec_replicas: i32,
+    pub status_replicas: i32,
+    /// The label selector as text.
+    pub selector: String,
+}
+
+/// What a kind's hooks may look at beside the object itself. Uids and times are chosen by the caller.
+pub struct Context<'a> {
+    pub now: Timestamp,
+    /// Other objects as they were when the request came in.
+    pub view: &'a Snapshot,
+}
+
+/// What is special about one kind.
+///
+/// All hooks are pure. The generic path calls, for a create: `default` → `prepare_create` → admission →
+/// `validate` → `claims` → store; for an update: `default` → `prepare_update` → admission → `validate` →
+/// `validate_update` → `claims` → store; for an update of `status`: `prepare_status_update` →
+/// `validate_status_update` → store. Metadata rules (names, immutable uid, generation, …) are the generic path's.
+pub trait Kind: Send + Sync + 'static {
+    type Object: Object;
+
+    fn resource(&self) -> &'static ResourceInfo;
+
+    /// Fills in what the client left out, as Kubernetes' defaulting does. Idempotent.
+    fn default(&self, _object: &mut Self::Object) {}
+
+    /// Drops what a client may not set on create (`status`), and sets what only the server knows.
+    fn prepare_create(&self, _object: &mut Self::Object, _context: &Context<'_>) {}
+
+    /// Carries over from `old` what an update may not touch (`status`, immutable server-set fields).
+    fn prepare_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {}
+
+    /// Carries over from `old` all but `status`; metadata other than labels, annotations, finalizers and owners
+    /// is carried over by the generic path.
+    fn prepare_status_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {}
+
+    /// Name rule: pushes errors for `metadata.name`. The default is a DNS-1123 subdomain.
+    fn validate_name(&self, name: &str, errors: &mut FieldErrors) {
+        naru_model::validation::dns1123_subdomain_name(name, errors);
+    }
+
+    fn validate(&self, _object: &Self::Object, _errors: &mut FieldErrors) {}
+
+    fn validate_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
+
+    fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
+
+    /// Texts for `Warning` headers.
+    fn warnings(&self, _object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether `metadata.generation` grows with this update: a change of what the user asked for.
+    fn is_spec_changed(&self, new: &Self::Object, old: &Self::Object) -> bool {
+        let (new, old) = (serde_json::to_value(new), serde_json::to_value(old));
+        match (new, old) {
+            (Ok(new), Ok(old)) => new.get("spec") != old.get("spec"),
+            _ => true,
+        }
+    }
+
+    /// Whether objects of this kind carry `metadata.generation` at all.
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    /// Columns beyond `Name` and `Age`; `columns` and `row` have the same length.
+    fn columns(&self) -> &'static [Column] {
+        &[
+            Column { name: "Name", kind: "string", format: "name", priority: 0, description: "Name must be unique within a namespace." },
+            Column { name: "Age", kind: "string", format: "", priority: 0, description: "Time since creation." },
+        ]
+    }
+
+    /// One table row, in the order of `columns`.
+    fn row(&self, object: &Self::Object, now: Timestamp) -> Vec<Value> {
+        vec![object.name().into(), crate::registry::kind::age(object.metadata().creation_timestamp.as_ref(), now).into()]
+    }
+
+    /// The fields that `fieldSelector` knows beside `metadata.name` and `metadata.namespace`.
+    fn field_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The value of one of `field_names`, "" where unset.
+    fn field(&self, _object: &Self::Object, _name: &str) -> String {
+        String::new()
+    }
+
+    /// The grace period of a delete in seconds when the kind is deleted gracefully: `Some(0)` or `None` deletes
+    /// now. `requested` is `deleteOptions.gracePeriodSeconds`. Only pods use it.
+    fn grace_period_seconds(&self, _object: &Self::Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// The `scale` subresource, for kinds that serve it.
+    fn scale(&self, _object: &Self::Object) -> Option<Scale> {
+        None
+    }
+
+    fn set_scale(&self, _object: &mut Self::Object, _replicas: i32) {}
+}
+
+/// An age as `kubectl` prints it (`5s`, `3m12s`, `4d`), or `<unknown>`.
+pub fn age(since: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, now: Timestamp) -> String {
+    since.map_or_else(|| "<unknown>".into(), |since| naru_model::duration::human(now.duration_since(since.0)))
+}

@@ -1,0 +1,9 @@
+//! What the control plane knows of each kind, and the one path that every request for an object takes.
+//!
+//! A kind is one file here that implements [`Kind`]; `Kinds::builtin` lists them. The generic path (decode,
+//! default, admit, validate, allocate, store) lives in this file's siblings `path` and `erased`, is used by HTTP
+//! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
+
+pub mod kind;
+
+pub use kind::{Column, Kind, Scale};

@@ -1,0 +1,12 @@
+//! What every side of Naru shares about API objects: pure facts and functions, no I/O, no tokio.
+//!
+//! The control plane, the node agent and the tests all use this crate, so that a quantity, a selector or a
+//! patch means the same thing everywhere.
+
+pub mod duration;
+pub mod object;
+pub mod resource;
+
+pub use object::Object;
+pub use resource::ResourceInfo;
+pub mod validation;

@@ -1,0 +1,1 @@
+//! Kubelet's job: pod workers, status, probes, volumes, leases, and the node API.

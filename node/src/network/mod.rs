@@ -1,0 +1,1 @@
+//! The data plane: service proxy, DNS, ingress.

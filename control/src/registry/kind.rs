@@ -1,6 +1,6 @@
 //! The trait that a kind implements. Every method has a default that is right for a plain object.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{Metadata as _, jiff::Timestamp};
 use naru_model::{Object, ResourceInfo, validation::FieldErrors};
 use serde_json::Value;
 

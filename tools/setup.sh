@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what the system lacks. The argument says for what: build, test, bench or deny.
+set -euo pipefail
+
+apt_install() {
+  command -v apt-get >/dev/null || { echo "setup: please install: $*" >&2; exit 1; }
+  local sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  echo "setup: installing $*"
+  $sudo apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "$@" >/dev/null
+}
+
+need() { # command, package
+  command -v "$1" >/dev/null || missing+=("$2")
+}
+
+missing=()
+need protoc protobuf-compiler
+need cc build-essential
+case ${1:-build} in
+  test)
+    need docker-registry docker-registry
+    need curl curl
+    ;;
+  bench)
+    need wrk wrk
+    ;;
+esac
+[ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+case ${1:-build} in
+  test) cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest ;;
+  deny) cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny ;;
+esac

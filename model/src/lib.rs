@@ -4,7 +4,9 @@
 //! patch means the same thing everywhere.
 
 pub mod duration;
+pub mod intstr;
 pub mod object;
+pub mod quantity;
 pub mod resource;
 
 pub use object::Object;

@@ -5,6 +5,7 @@
 
 pub mod duration;
 pub mod intstr;
+pub mod loopback;
 pub mod object;
 pub mod quantity;
 pub mod resource;

@@ -13,3 +13,4 @@ pub mod resource;
 pub use object::Object;
 pub use resource::ResourceInfo;
 pub mod validation;
+pub mod version;

@@ -9,8 +9,8 @@ pub mod loopback;
 pub mod object;
 pub mod quantity;
 pub mod resource;
+pub mod validation;
+pub mod version;
 
 pub use object::Object;
 pub use resource::ResourceInfo;
-pub mod validation;
-pub mod version;

@@ -1,5 +1,10 @@
 //! Field errors as Kubernetes words them, and the checks that many kinds share.
 
+pub mod meta; // ObjectMeta.
+pub mod names; // Names, keys, ports and other short texts.
+pub mod network; // Addresses and networks.
+pub mod selector; // Labels and selectors of them.
+
 use std::fmt;
 
 /// A path into an object: `spec.containers[0].name`.
@@ -40,6 +45,24 @@ pub enum FieldErrorKind {
     NotFound,
     TypeInvalid,
     Internal,
+}
+
+impl FieldErrorKind {
+    /// The `reason` of the `StatusCause`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::NotFound => "FieldValueNotFound",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
+        }
+    }
 }
 
 /// One thing that is wrong with one field.
@@ -96,11 +119,23 @@ impl FieldErrors {
         self.push(FieldErrorKind::Forbidden, path, format!("Forbidden: {detail}"));
     }
     pub fn too_long(&mut self, path: &Path, max: usize) {
-        self.push(FieldErrorKind::TooLong, path, format!("Too long: may not be more than {max} bytes"));
+        let unit = if max == 1 { "byte" } else { "bytes" };
+        self.push(FieldErrorKind::TooLong, path, format!("Too long: may not be more than {max} {unit}"));
     }
     pub fn too_many(&mut self, path: &Path, actual: usize, max: usize) {
-        let message = format!("Too many: {actual}: must have at most {max} items");
+        let unit = if max == 1 { "item" } else { "items" };
+        let message = format!("Too many: {actual}: must have at most {max} {unit}");
         self.push(FieldErrorKind::TooMany, path, message);
+    }
+    /// `Not found: "value"`: a reference within the object to something that it does not have.
+    pub fn not_found(&mut self, path: &Path, value: impl Into<serde_json::Value>) {
+        self.push(FieldErrorKind::NotFound, path, format!("Not found: {}", value.into()));
+    }
+    /// One `Invalid value` per problem that a rule of [`names`] found.
+    pub fn problems(&mut self, path: &Path, value: &str, problems: names::Problems) {
+        for problem in problems {
+            self.invalid(path, value, &problem);
+        }
     }
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -109,19 +144,5 @@ impl FieldErrors {
 
 /// `metadata.name` as a DNS-1123 subdomain.
 pub fn dns1123_subdomain_name(name: &str, errors: &mut FieldErrors) {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    };
-    if name.len() > 253 || !name.split('.').all(is_label) {
-        errors.invalid(
-            &Path::new("metadata").child("name"),
-            name,
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
-             start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-        );
-    }
+    errors.problems(&Path::new("metadata").child("name"), name, names::dns1123_subdomain(name));
 }

@@ -3,37 +3,57 @@
 use std::{
     any::Any,
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+    jiff::Timestamp,
+};
 use naru_model::Object;
+use serde::Deserialize;
 
-use super::{Key, Revision};
+use super::{Key, Revision, splice};
 
 /// An object ready to be written: canonical JSON without `metadata.resourceVersion`, which the state machine
 /// puts in at `revision_at` when it knows the revision.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub json: Bytes,
-    /// Byte offset in `json` where `"resourceVersion":"N",` (or the digits) goes; see `Draft::new`.
+    /// Byte offset in `json` where the member `resourceVersion` goes; 0 where the object has no `metadata`.
     pub revision_at: u32,
+    pub(super) meta: Arc<Meta>,
 }
 
 impl Draft {
     /// Serializes `object`; its `resourceVersion` is ignored.
     pub fn new<T: Object>(object: &T) -> Result<Self, serde_json::Error> {
-        todo!("{}", object.name())
+        Self::from_json(serde_json::to_vec(object)?)
     }
+
     /// The same for an object that is held as JSON. Objects without `metadata` get none.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, serde_json::Error> {
-        todo!("{value}")
+        Self::from_json(serde_json::to_vec(value)?)
+    }
+
+    /// `json` must be valid JSON; any `resourceVersion` in it is cut out.
+    pub(super) fn from_json(mut json: Vec<u8>) -> Result<Self, serde_json::Error> {
+        let Some(place) = splice::find(&json) else {
+            return Ok(Self { json: json.into(), revision_at: 0, meta: Arc::default() });
+        };
+        let meta = Meta::decode(&json[place.metadata])?;
+        if let Some(range) = place.existing {
+            json.drain(range);
+        }
+        let revision_at = u32::try_from(place.insert_at).map_err(serde::ser::Error::custom)?;
+        Ok(Self { json: json.into(), revision_at, meta: Arc::new(meta) })
     }
 }
 
 /// The part of `metadata` that every object's handling needs, decoded once when the entry is made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Meta {
     pub name: String,
     pub namespace: String,
@@ -46,20 +66,221 @@ pub struct Meta {
     pub deletion_timestamp: Option<Timestamp>,
 }
 
+impl Meta {
+    fn decode(json: &[u8]) -> Result<Self, serde_json::Error> {
+        /// The wire's form: everything may be absent or null.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            name: Option<String>,
+            namespace: Option<String>,
+            uid: Option<String>,
+            generation: Option<i64>,
+            labels: Option<BTreeMap<String, String>>,
+            owner_references: Option<Vec<OwnerReference>>,
+            finalizers: Option<Vec<String>>,
+            creation_timestamp: Option<Time>,
+            deletion_timestamp: Option<Time>,
+        }
+        let wire: Wire = serde_json::from_slice(json)?;
+        Ok(Self {
+            name: wire.name.unwrap_or_default(),
+            namespace: wire.namespace.unwrap_or_default(),
+            uid: wire.uid.unwrap_or_default(),
+            generation: wire.generation,
+            labels: wire.labels.unwrap_or_default(),
+            owner_references: wire.owner_references.unwrap_or_default(),
+            finalizers: wire.finalizers.unwrap_or_default(),
+            creation_timestamp: wire.creation_timestamp.map(|time| time.0),
+            deletion_timestamp: wire.deletion_timestamp.map(|time| time.0),
+        })
+    }
+}
+
+type Typed = Arc<dyn Any + Send + Sync>;
+
 /// One revision of one object.
-#[derive(Debug)]
 pub struct Entry {
     pub key: Key,
     pub revision: Revision,
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// Canonical JSON, `metadata.resourceVersion` included: exactly what GET answers.
     pub json: Bytes,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// As in [`Draft`].
+    pub(super) revision_at: u32,
+    /// Guards one decode; held while decoding, so that two readers never decode the same revision twice.
+    typed: Mutex<Option<Typed>>,
 }
 
 impl Entry {
-    /// The object as `T`, decoded at most once per revision.
+    /// `draft` as it is at `revision`.
+    pub(super) fn new(key: Key, revision: Revision, draft: &Draft) -> Self {
+        let json = match draft.revision_at {
+            0 => draft.json.clone(),
+            at => splice::insert(&draft.json, at as usize, revision).into(),
+        };
+        Self {
+            key,
+            revision,
+            meta: draft.meta.clone(),
+            json,
+            revision_at: draft.revision_at,
+            typed: Mutex::default(),
+        }
+    }
+
+    /// The entry as it was stored: `json` has its revision in it already.
+    pub(super) fn stored(
+        key: Key,
+        revision: Revision,
+        revision_at: u32,
+        json: Bytes,
+    ) -> Result<Self, serde_json::Error> {
+        let meta = match splice::find(&json) {
+            Some(place) => Meta::decode(&json[place.metadata])?,
+            None => Meta::default(),
+        };
+        Ok(Self { key, revision, meta: Arc::new(meta), json, revision_at, typed: Mutex::default() })
+    }
+
+    /// The same object at another revision: what a deletion reports.
+    pub(super) fn at(&self, revision: Revision) -> Self {
+        let json = match self.revision_at as usize {
+            0 => self.json.clone(),
+            at => splice::insert(&splice::remove(&self.json, at, self.revision), at, revision).into(),
+        };
+        Self {
+            key: self.key.clone(),
+            revision,
+            meta: self.meta.clone(),
+            json,
+            revision_at: self.revision_at,
+            typed: Mutex::default(),
+        }
+    }
+
+    /// The object as `T`, decoded once per revision and shared by all who ask. (An entry that was replaced long
+    /// ago forgets the decoded form to save memory, and decodes again in the unlikely case that somebody asks.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
-        todo!()
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = typed.as_ref().and_then(|typed| typed.clone().downcast::<T>().ok()) {
+            return Ok(object);
+        }
+        let object: Arc<T> = Arc::new(serde_json::from_slice(&self.json)?);
+        // The first type that is asked for is the one that everybody asks for.
+        typed.get_or_insert_with(|| object.clone());
+        Ok(object)
+    }
+
+    /// Gives back the memory of the decoded form.
+    pub(super) fn forget_typed(&self) {
+        self.typed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Entry({} at {})", self.key.as_str(), self.revision.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+    use super::*;
+
+    fn config_map() -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some("settings".into()),
+                namespace: Some("shop".into()),
+                uid: Some("u-1".into()),
+                generation: Some(3),
+                resource_version: Some("999".into()),
+                labels: Some([("app".to_owned(), "front".to_owned())].into()),
+                finalizers: Some(vec!["a/b".into()]),
+                creation_timestamp: Some(Time("2026-01-02T03:04:05Z".parse().unwrap())),
+                ..Default::default()
+            },
+            data: Some([("metadata".to_owned(), "{\"resourceVersion\":\"1\"}".to_owned())].into()),
+            ..Default::default()
+        }
+    }
+
+    fn key() -> Key {
+        Key::new("configmaps", "shop", "settings")
+    }
+
+    #[test]
+    fn an_entry_is_the_canonical_serialization_at_its_revision() {
+        let mut object = config_map();
+        let entry = Entry::new(key(), Revision(17), &Draft::new(&object).unwrap());
+        object.metadata.resource_version = Some("17".into());
+        assert_eq!(entry.json, serde_json::to_vec(&object).unwrap());
+        assert_eq!(*entry.typed::<ConfigMap>().unwrap(), object);
+    }
+
+    #[test]
+    fn a_typed_object_and_its_json_value_make_the_same_draft() {
+        let object = config_map();
+        let typed = Draft::new(&object).unwrap();
+        let untyped = Draft::from_value(&serde_json::to_value(&object).unwrap()).unwrap();
+        let as_value = |draft: &Draft| {
+            let entry = Entry::new(key(), Revision(5), draft);
+            serde_json::from_slice::<serde_json::Value>(&entry.json).unwrap()
+        };
+        assert_eq!(as_value(&typed), as_value(&untyped));
+        assert_eq!(typed.meta, untyped.meta);
+    }
+
+    #[test]
+    fn metadata_is_decoded() {
+        let meta = Draft::new(&config_map()).unwrap().meta;
+        assert_eq!((&*meta.name, &*meta.namespace, &*meta.uid), ("settings", "shop", "u-1"));
+        assert_eq!((meta.generation, &*meta.labels["app"]), (Some(3), "front"));
+        assert_eq!(meta.finalizers, ["a/b"]);
+        assert_eq!(meta.creation_timestamp, Some("2026-01-02T03:04:05Z".parse().unwrap()));
+        assert_eq!(meta.deletion_timestamp, None);
+    }
+
+    #[test]
+    fn metadata_of_wrong_type_makes_no_draft() {
+        let value = serde_json::json!({"metadata": {"finalizers": "none"}});
+        assert!(Draft::from_value(&value).is_err());
+    }
+
+    #[test]
+    fn a_value_without_metadata_is_stored_as_it_is() {
+        let draft = Draft::from_value(&serde_json::json!({"port": 30000})).unwrap();
+        let entry = Entry::new(key(), Revision(2), &draft);
+        assert_eq!(entry.json, r#"{"port":30000}"#);
+        assert_eq!(entry.at(Revision(3)).json, entry.json);
+    }
+
+    #[test]
+    fn the_typed_object_is_decoded_once() {
+        let entry = Entry::new(key(), Revision(1), &Draft::new(&config_map()).unwrap());
+        let (first, second) = (entry.typed::<ConfigMap>().unwrap(), entry.typed::<ConfigMap>().unwrap());
+        assert!(Arc::ptr_eq(&first, &second));
+        entry.forget_typed();
+        assert_eq!(entry.typed::<ConfigMap>().unwrap(), first);
+    }
+
+    #[test]
+    fn an_entry_at_another_revision_differs_in_nothing_else() {
+        let entry = Entry::new(key(), Revision(99), &Draft::new(&config_map()).unwrap());
+        let later = entry.at(Revision(100));
+        let mut object = (*entry.typed::<ConfigMap>().unwrap()).clone();
+        object.metadata.resource_version = Some("100".into());
+        assert_eq!(later.json, serde_json::to_vec(&object).unwrap());
+        assert_eq!(later.at(Revision(99)).json, entry.json);
+    }
+
+    #[test]
+    fn a_stored_entry_is_the_same_again() {
+        let entry = Entry::new(key(), Revision(7), &Draft::new(&config_map()).unwrap());
+        let again = Entry::stored(key(), Revision(7), entry.revision_at, entry.json.clone()).unwrap();
+        assert_eq!((&again.meta, &again.json), (&entry.meta, &entry.json));
     }
 }

@@ -11,6 +11,9 @@ impl Key {
     pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
         Self(format!("{resource}/{namespace}/{name}").into())
     }
+    pub(super) fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,14 @@
 //! Watches read a shared, bounded history; none of them has a buffer of its own.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use super::{Entry, Revision};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{Entry, Revision, Scope, StoreError, cache::Cache};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
@@ -13,13 +19,42 @@ pub enum EventKind {
 }
 
 /// One change. Shared by all watchers, and so is what they cache in it.
-#[derive(Debug)]
 pub struct Event {
     pub kind: EventKind,
     pub revision: Revision,
     pub entry: Arc<Entry>,
     /// The state before, where there was one.
     pub previous: Option<Arc<Entry>>,
+    /// What watchers send for this event, by form; a handful at most. Held while a frame is made.
+    frames: Mutex<Vec<(&'static str, Bytes)>>,
+}
+
+impl Event {
+    pub(super) fn new(kind: EventKind, entry: Arc<Entry>, previous: Option<Arc<Entry>>) -> Self {
+        Self { kind, revision: entry.revision, entry, previous, frames: Mutex::default() }
+    }
+
+    /// The encoded watch frame of this event in one `form` (`ADDED`, `v1/Table MODIFIED`, …), made by the first
+    /// watcher that needs it and shared by all others. The same form must always mean the same bytes.
+    pub fn frame(&self, form: &'static str, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, frame)) = frames.iter().find(|(known, _)| *known == form) {
+            return frame.clone();
+        }
+        let frame = make();
+        frames.push((form, frame.clone()));
+        frame
+    }
+
+    pub(super) fn forget_frames(&self) {
+        *self.frames.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} {:?}", self.kind, self.entry)
+    }
 }
 
 /// The watcher fell behind the history that is kept, and must list again.
@@ -28,19 +63,56 @@ pub struct Event {
 pub struct Lagged;
 
 /// A cursor into the history of one scope.
-pub struct Watch {}
+pub struct Watch {
+    cache: Arc<Cache>,
+    scope: Scope,
+    changed: Arc<Notify>,
+    /// The number of the next event to look at.
+    position: u64,
+    /// Events up to here were delivered, or were none of this watch's business.
+    delivered: Revision,
+}
 
 impl Watch {
+    pub(super) fn new(cache: Arc<Cache>, scope: Scope, from: Revision) -> Result<Self, StoreError> {
+        let (position, changed) = cache.subscribe(&scope.resource, from)?;
+        Ok(Self { cache, scope, changed, position, delivered: from })
+    }
+
     /// The next event; waits for it. Cancel-safe.
     pub async fn next(&mut self) -> Result<Arc<Event>, Lagged> {
-        todo!()
+        let changed = self.changed.clone();
+        loop {
+            // Registered before looking, so that no ring is missed in between.
+            let notified = changed.notified();
+            if let Some(event) = self.try_next()? {
+                return Ok(event);
+            }
+            notified.await;
+        }
     }
+
     /// The next event if there is one already.
     pub fn try_next(&mut self) -> Result<Option<Arc<Event>>, Lagged> {
-        todo!()
+        let (scope, delivered) = (&self.scope, self.delivered);
+        let found = self.cache.scan(&scope.resource, self.position, |event| {
+            event.revision > delivered && scope.contains(&event.entry.key)
+        });
+        let found = found.ok_or(Lagged)?;
+        self.position = found.position;
+        // A watch may start at a revision that this member has not seen yet.
+        self.delivered = self.delivered.max(found.seen);
+        Ok(found.event)
     }
+
     /// Everything up to this revision was delivered: what a bookmark says.
     pub fn progress(&self) -> Revision {
-        todo!()
+        let pending = self.cache.scan(&self.scope.resource, self.position, |event| {
+            event.revision > self.delivered && self.scope.contains(&event.entry.key)
+        });
+        match pending {
+            Some(found) if found.event.is_none() => self.delivered.max(found.seen),
+            _ => self.delivered,
+        }
     }
 }

@@ -1,0 +1,289 @@
+//! Finds where in an object's JSON `metadata.resourceVersion` belongs, and puts it there.
+//!
+//! The state machine learns an object's revision only while it applies the write, when nobody wants to parse and
+//! print the object again: the text is cut open at one place instead. Members of `metadata` are in alphabetical
+//! order in canonical JSON, so the place is before the first key greater than `resourceVersion`.
+
+use std::ops::Range;
+
+use super::Revision;
+
+const FIELD: &[u8] = b"resourceVersion";
+
+/// Where `metadata` lies in an object's JSON, and where in it the revision is or belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub metadata: Range<usize>,
+    /// An existing `resourceVersion` member together with the comma that goes with it.
+    pub existing: Option<Range<usize>>,
+    /// Where a new member goes, in the text with `existing` cut out.
+    pub insert_at: usize,
+}
+
+/// Looks through the top-level object in `json`, which must be valid JSON. `None` where it has no `metadata` object.
+pub(super) fn find(json: &[u8]) -> Option<Place> {
+    let mut members = Members::new(json, 0)?;
+    let metadata = loop {
+        let member = members.next()?;
+        if &json[member.key.clone()] == b"metadata" {
+            break member.value;
+        }
+    };
+    let mut existing = None;
+    let mut insert_at = None;
+    let (mut count, mut is_last) = (0, false);
+    for member in Members::new(json, metadata.start)? {
+        count += 1;
+        is_last = &json[member.key.clone()] == FIELD;
+        if is_last {
+            existing = Some(member.start..member.value.end);
+        } else if insert_at.is_none() && &json[member.key.clone()] > FIELD {
+            insert_at = Some(member.start);
+        }
+    }
+    // The comma that goes with the member that is there: the one after it, or before it when it is the last.
+    if let Some(range) = &mut existing {
+        if !is_last {
+            range.end += json[range.end..].iter().position(|byte| *byte == b',')? + 1;
+            range.end += json[range.end..].iter().position(|byte| !byte.is_ascii_whitespace())?;
+        } else if count > 1 {
+            range.start = json[..range.start].iter().rposition(|byte| *byte == b',')?;
+        }
+    }
+    let mut insert_at = insert_at.unwrap_or(metadata.end - 1);
+    if let Some(range) = &existing
+        && insert_at >= range.end
+    {
+        insert_at -= range.len();
+    }
+    Some(Place { metadata, existing, insert_at })
+}
+
+/// `json` with the member put in at `at`.
+pub(super) fn insert(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
+    let (before, after) = json.split_at(at);
+    let is_first = before.last() == Some(&b'{');
+    let is_last = after.first() == Some(&b'}');
+    let mut text = Vec::with_capacity(json.len() + member_len(revision) + 1);
+    text.extend_from_slice(before);
+    if is_last && !is_first {
+        text.push(b',');
+    }
+    text.extend_from_slice(b"\"resourceVersion\":\"");
+    let mut digits = [0; 20];
+    text.extend_from_slice(decimal(revision.0, &mut digits));
+    text.push(b'"');
+    if !is_last {
+        text.push(b',');
+    }
+    text.extend_from_slice(after);
+    text
+}
+
+/// The opposite of [`insert`]: `json` without the member that `insert` put in at `at`.
+pub(super) fn remove(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
+    let is_first = json[..at].last() == Some(&b'{');
+    let has_leading_comma = json[at] == b',';
+    let mut end = at + member_len(revision) + usize::from(has_leading_comma);
+    if !has_leading_comma && !(is_first && json[end] == b'}') {
+        end += 1;
+    }
+    [&json[..at], &json[end..]].concat()
+}
+
+fn member_len(revision: Revision) -> usize {
+    FIELD.len() + 5 + decimal(revision.0, &mut [0; 20]).len()
+}
+
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+/// The members of one JSON object, as ranges of the text.
+struct Members<'a> {
+    json: &'a [u8],
+    at: usize,
+}
+
+struct Member {
+    start: usize,
+    /// Without its quotes.
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+impl<'a> Members<'a> {
+    /// `None` where no object starts at `at`.
+    fn new(json: &'a [u8], at: usize) -> Option<Self> {
+        let at = skip_space(json, at);
+        (json.get(at) == Some(&b'{')).then_some(Self { json, at: at + 1 })
+    }
+}
+
+impl Iterator for Members<'_> {
+    type Item = Member;
+
+    fn next(&mut self) -> Option<Member> {
+        let json = self.json;
+        let start = skip_space(json, self.at);
+        if json.get(start) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(json, start)?;
+        let colon = skip_space(json, key_end);
+        let value_start = skip_space(json, colon + 1);
+        let value_end = value_end(json, value_start)?;
+        self.at = skip_space(json, value_end);
+        if json.get(self.at) == Some(&b',') {
+            self.at += 1;
+        }
+        Some(Member { start, key: start + 1..key_end - 1, value: value_start..value_end })
+    }
+}
+
+fn skip_space(json: &[u8], mut at: usize) -> usize {
+    while json.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+/// The offset after the closing quote of the string that starts at `at`.
+fn string_end(json: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The offset after the value that starts at `at`.
+fn value_end(json: &[u8], at: usize) -> Option<usize> {
+    match json.get(at)? {
+        b'"' => string_end(json, at),
+        b'{' | b'[' => {
+            let mut depth = 0_usize;
+            let mut at = at;
+            loop {
+                match json.get(at)? {
+                    b'"' => {
+                        at = string_end(json, at)?;
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+        }
+        _ => {
+            let rest = &json[at..];
+            Some(at + rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']')).unwrap_or(rest.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Strips `input`, expects `stripped`, puts revision 42 in, expects `spliced`, and takes it out again.
+    fn check(input: &str, stripped: &str, spliced: &str) {
+        let place = find(input.as_bytes()).expect("has metadata");
+        let mut text = input.as_bytes().to_vec();
+        if let Some(range) = place.existing {
+            text.drain(range);
+        }
+        assert_eq!(std::str::from_utf8(&text).unwrap(), stripped);
+        let full = insert(&text, place.insert_at, Revision(42));
+        assert_eq!(std::str::from_utf8(&full).unwrap(), spliced);
+        assert_eq!(remove(&full, place.insert_at, Revision(42)), text);
+    }
+
+    #[test]
+    fn the_revision_goes_before_the_first_greater_key() {
+        check(
+            r#"{"kind":"Pod","metadata":{"name":"a","uid":"u"},"spec":{}}"#,
+            r#"{"kind":"Pod","metadata":{"name":"a","uid":"u"},"spec":{}}"#,
+            r#"{"kind":"Pod","metadata":{"name":"a","resourceVersion":"42","uid":"u"},"spec":{}}"#,
+        );
+    }
+
+    #[test]
+    fn the_revision_goes_last_where_no_key_is_greater() {
+        check(
+            r#"{"metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"42"}}"#,
+        );
+    }
+
+    #[test]
+    fn the_revision_may_be_alone() {
+        check(r#"{"metadata":{}}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"42"}}"#);
+        check(
+            r#"{"metadata":{"resourceVersion":"7"},"x":1}"#,
+            r#"{"metadata":{},"x":1}"#,
+            r#"{"metadata":{"resourceVersion":"42"},"x":1}"#,
+        );
+        check(
+            r#"{"metadata":{"uid":"u"}}"#,
+            r#"{"metadata":{"uid":"u"}}"#,
+            r#"{"metadata":{"resourceVersion":"42","uid":"u"}}"#,
+        );
+    }
+
+    #[test]
+    fn an_old_revision_is_replaced_wherever_it_is() {
+        let stripped = r#"{"metadata":{"name":"a","uid":"u"}}"#;
+        let spliced = r#"{"metadata":{"name":"a","resourceVersion":"42","uid":"u"}}"#;
+        for input in [
+            r#"{"metadata":{"resourceVersion":"1","name":"a","uid":"u"}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"123456","uid":"u"}}"#,
+            r#"{"metadata":{"name":"a","uid":"u","resourceVersion":""}}"#,
+        ] {
+            check(input, stripped, spliced);
+        }
+    }
+
+    #[test]
+    fn look_alikes_are_left_alone() {
+        check(
+            r#"{"a":"\"metadata\":{","b":[{"metadata":{"resourceVersion":"9"}}],"metadata":{"annotations":{"resourceVersion":"1","x":"}\\"},"uid":"u"}}"#,
+            r#"{"a":"\"metadata\":{","b":[{"metadata":{"resourceVersion":"9"}}],"metadata":{"annotations":{"resourceVersion":"1","x":"}\\"},"uid":"u"}}"#,
+            r#"{"a":"\"metadata\":{","b":[{"metadata":{"resourceVersion":"9"}}],"metadata":{"annotations":{"resourceVersion":"1","x":"}\\"},"resourceVersion":"42","uid":"u"}}"#,
+        );
+    }
+
+    #[test]
+    fn objects_without_metadata_have_no_place() {
+        for json in ["{}", "[]", "1", "\"metadata\"", r#"{"metadata":1}"#, r#"{"spec":{"metadata":{}}}"#] {
+            assert_eq!(find(json.as_bytes()), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn every_length_of_revision_fits() {
+        for number in [0, 9, 10, 99, 100, u64::MAX] {
+            let full = insert(br#"{"metadata":{"a":1}}"#, 18, Revision(number));
+            let value: serde_json::Value = serde_json::from_slice(&full).unwrap();
+            assert_eq!(value["metadata"]["resourceVersion"], number.to_string());
+            assert_eq!(remove(&full, 18, Revision(number)), br#"{"metadata":{"a":1}}"#);
+        }
+    }
+}

@@ -9,6 +9,7 @@ pub mod loopback;
 pub mod object;
 pub mod quantity;
 pub mod resource;
+pub mod selector;
 pub mod validation;
 pub mod version;
 

@@ -3,10 +3,13 @@
 //! The control plane, the node agent and the tests all use this crate, so that a quantity, a selector or a
 //! patch means the same thing everywhere.
 
+pub mod condition;
 pub mod duration;
 pub mod intstr;
 pub mod loopback;
 pub mod object;
+pub mod owner;
+pub mod pod;
 pub mod quantity;
 pub mod resource;
 pub mod selector;

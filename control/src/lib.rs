@@ -1,9 +1,13 @@
 //! The control plane: API server, replicated store, controllers and scheduler in one process.
 
+pub mod admission;
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod registry;
+pub mod settings;
 pub mod store;
 
 pub use client::ApiClient;
 pub use error::ApiError;
+pub use settings::ClusterSettings;

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod auth;
 pub mod client;
 pub mod error;
+pub mod images;
 pub mod registry;
 pub mod settings;
 pub mod store;

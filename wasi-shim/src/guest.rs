@@ -118,8 +118,9 @@ impl Guest {
     ) -> Result<Store<Self>, String> {
         let mut builder = context(environment)?;
         builder.args(&environment.args).envs(&environment.env);
-        if let Some(directory) = &environment.working_dir {
-            // Of WASI 0.1 nothing says where a program starts; libc reads this.
+        let is_set = environment.env.iter().any(|(name, _)| name == "PWD");
+        if let Some(directory) = environment.working_dir.as_ref().filter(|_| !is_set) {
+            // WASI 0.1 has no call that says where a program starts; Go's runtime reads this.
             builder.env("PWD", directory);
         }
         Ok(Self::in_store(engine, Wasi::Preview1(Box::new(builder.build_p1())), environment, run))

@@ -121,24 +121,28 @@ async fn start(core: &Arc<Core>) -> Result<Start, Response<HttpBody>> {
 /// The guest's side of a request. Ends when the guest is done, or killed.
 async fn call(core: Arc<Core>, busy: Busy, start: Start, request: Request<HttpBody>, respond: Respond) {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let failed = |error: &wasmtime::Error| report(&core, &method, &uri, &Ending::of_error(error));
     let served = async {
-        let mut instance = start.instantiate(&core).await?;
-        instance.call(request.map(into_guest), respond).await?;
-        Ok(instance)
+        let mut instance = match start.instantiate(&core).await {
+            Ok(instance) => instance,
+            Err(error) => return failed(&error),
+        };
+        match instance.call(request.map(into_guest), respond).await {
+            Ok(()) => keep(&core, instance),
+            // Before the instance is dropped: with it the client gets its answer, and may look at the log.
+            Err(error) => failed(&error),
+        }
     };
     tokio::select! {
         biased;
-        result = served => match result {
-            Ok(instance) => keep(&core, instance),
-            Err(error) => report(&core, &method, &uri, Ending::of_error(&error)),
-        },
+        () = served => {}
         () = core.killed.cancelled() => {}
     }
     drop(busy);
 }
 
-fn report(core: &Core, method: &Method, uri: &Uri, ending: Ending) {
-    match &ending {
+fn report(core: &Core, method: &Method, uri: &Uri, ending: &Ending) {
+    match ending {
         Ending::Killed | Ending::Stopped => {}
         Ending::Trap(message) => core.log(&format!("{method} {}: {message}", uri.path())),
         Ending::Exit(code) => {
@@ -146,7 +150,7 @@ fn report(core: &Core, method: &Method, uri: &Uri, ending: Ending) {
         }
         Ending::OutOfMemory(message) => {
             core.log(&format!("{method} {}: {message}", uri.path()));
-            core.end(&ending);
+            core.end(ending);
         }
     }
 }

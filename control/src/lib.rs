@@ -1,6 +1,7 @@
 //! The control plane: API server, replicated store, controllers and scheduler in one process.
 
 pub mod admission;
+pub mod api;
 pub mod auth;
 pub mod client;
 pub mod error;

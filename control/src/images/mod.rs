@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -70,10 +73,15 @@ impl ImageLibrary {
         }
         let index = dir.join("index.json");
         let images = match std::fs::read(&index) {
-            Ok(text) => serde_json::from_slice::<Vec<LibraryImage>>(&text).map_err(|error| LibraryError::Io {
-                path: index,
-                source: io::Error::new(io::ErrorKind::InvalidData, format!("{error}; remove it to start with no images")),
-            })?,
+            Ok(text) => {
+                serde_json::from_slice::<Vec<LibraryImage>>(&text).map_err(|error| LibraryError::Io {
+                    path: index,
+                    source: io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("{error}; remove it to start with no images"),
+                    ),
+                })?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(LibraryError::Io { path: index, source }),
         };
@@ -171,7 +179,10 @@ impl ImageLibrary {
     }
 
     /// Changes the index in memory and on disk, or neither, and removes blobs that no name points at any more.
-    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, LibraryImage>) -> T) -> Result<T, LibraryError> {
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<String, LibraryImage>) -> T,
+    ) -> Result<T, LibraryError> {
         let mut images = self.lock();
         let mut new = images.clone();
         let answer = change(&mut new);
@@ -227,7 +238,11 @@ mod tests {
 
     type Chunk = Result<Bytes, String>;
 
-    async fn import(library: &ImageLibrary, name: &str, text: &'static [u8]) -> Result<LibraryImage, LibraryError> {
+    async fn import(
+        library: &ImageLibrary,
+        name: &str,
+        text: &'static [u8],
+    ) -> Result<LibraryImage, LibraryError> {
         let chunks: Vec<Chunk> = text.chunks(3).map(|chunk| Ok(Bytes::from_static(chunk))).collect();
         library.import(name, stream::iter(chunks), Timestamp::UNIX_EPOCH).await
     }

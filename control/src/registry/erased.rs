@@ -72,6 +72,8 @@ pub type OnUnknown<'a> = &'a mut dyn FnMut(String);
 /// [`Kind`] without its type parameter; the methods mean the same.
 pub trait ErasedKind: Send + Sync {
     fn resource(&self) -> &'static ResourceInfo;
+    /// Adds the type's schema, and those of all that it is made of, to the definitions of `generator`.
+    fn add_schema(&self, generator: &mut schemars::SchemaGenerator);
     fn decode(&self, json: &[u8], unknown: OnUnknown<'_>) -> Result<Box<dyn AnyObject>, serde_json::Error>;
     fn decode_value(
         &self,
@@ -129,6 +131,10 @@ fn of_mut<T: Object>(object: &mut dyn AnyObject) -> &mut T {
 impl<K: Kind> ErasedKind for Erase<K> {
     fn resource(&self) -> &'static ResourceInfo {
         self.0.resource()
+    }
+
+    fn add_schema(&self, generator: &mut schemars::SchemaGenerator) {
+        generator.subschema_for::<K::Object>();
     }
 
     fn decode(&self, json: &[u8], unknown: OnUnknown<'_>) -> Result<Box<dyn AnyObject>, serde_json::Error> {

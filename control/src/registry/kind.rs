@@ -43,7 +43,7 @@ pub struct Context<'a> {
 /// `validate_update` → `claims` → store; for an update of `status`: `prepare_status_update` →
 /// `validate_status_update` → store. Metadata rules (names, immutable uid, generation, …) are the generic path's.
 pub trait Kind: Send + Sync + 'static {
-    type Object: Object;
+    type Object: Object + schemars::JsonSchema;
 
     fn resource(&self) -> &'static ResourceInfo;
 

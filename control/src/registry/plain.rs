@@ -38,7 +38,7 @@ impl<T: Object> Plain<T> {
     }
 }
 
-impl<T: Object> Kind for Plain<T> {
+impl<T: Object + schemars::JsonSchema> Kind for Plain<T> {
     type Object = T;
     fn resource(&self) -> &'static ResourceInfo {
         self.info

@@ -9,7 +9,6 @@ pub mod intstr;
 pub mod loopback;
 pub mod object;
 pub mod owner;
-pub mod patch;
 pub mod pod;
 pub mod quantity;
 pub mod resource;

@@ -1,3 +1,0 @@
-//! HTTP: routing, watch streams, tables, discovery and OpenAPI.
-
-pub mod openapi;

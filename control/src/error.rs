@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use naru_model::validation::FieldError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use naru_model::validation::{FieldError, FieldErrorKind};
+
+use crate::store::StoreError;
 
 /// Why a request failed.
 ///
@@ -20,12 +23,18 @@ pub enum ApiError {
     /// `kind` with its group as Kubernetes prints it: `Pod`, `Deployment.apps`.
     #[error("{kind} \"{name}\" is invalid: {}", naru_model::validation::summary(.errors))]
     Invalid { kind: String, name: String, errors: Vec<FieldError> },
+    /// A well-formed JSON patch that does not apply to the object.
+    #[error("{0}")]
+    PatchFailed(String),
     #[error("{0}")]
     BadRequest(String),
     #[error("Unauthorized")]
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    /// Admission refused one object: `pods "web" is forbidden: …`.
+    #[error("{resource} \"{name}\" is forbidden: {message}")]
+    Refused { resource: String, name: String, message: String, causes: Vec<StatusCause> },
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     #[error("{0}")]
@@ -36,6 +45,18 @@ pub enum ApiError {
     TooLarge { limit: usize },
     #[error("{0}")]
     Expired(String),
+    /// A continue token outlived its snapshot; `token` lets the client go on with the newest state.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+         the results. Continuing with the provided token results in an inconsistent list - objects that were \
+         created, modified, or deleted between the time the first chunk was returned and now may show up in the \
+         list."
+    )]
+    ContinueExpired { token: String },
+    /// The client asks for a state that this cluster has not reached.
+    #[error("Too large resource version: {asked}, current: {current}")]
+    NotYetThere { asked: u64, current: u64 },
     #[error("{message}")]
     TooManyRequests { message: String, retry_after: Duration },
     #[error("{0}")]
@@ -45,4 +66,188 @@ pub enum ApiError {
     /// Our bug or our disk. The cause goes to the log; the client learns that it is not to blame.
     #[error("Internal error occurred: {0}")]
     Internal(String),
+}
+
+impl ApiError {
+    /// The HTTP status code.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::BadRequest(_) => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden(_) | Self::Refused { .. } => 403,
+            Self::NotFound { .. } | Self::NoSuchPath => 404,
+            Self::MethodNotAllowed => 405,
+            Self::NotAcceptable(_) => 406,
+            Self::AlreadyExists { .. } | Self::Conflict { .. } => 409,
+            Self::Expired(_) | Self::ContinueExpired { .. } => 410,
+            Self::TooLarge { .. } => 413,
+            Self::UnsupportedMediaType(_) => 415,
+            Self::Invalid { .. } | Self::PatchFailed(_) => 422,
+            Self::TooManyRequests { .. } => 429,
+            Self::Internal(_) => 500,
+            Self::Unavailable(_) => 503,
+            Self::OutcomeUnknown | Self::NotYetThere { .. } => 504,
+        }
+    }
+
+    /// The machine-readable reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "BadRequest",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden(_) | Self::Refused { .. } => "Forbidden",
+            Self::NotFound { .. } | Self::NoSuchPath => "NotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::NotAcceptable(_) => "NotAcceptable",
+            Self::AlreadyExists { .. } => "AlreadyExists",
+            Self::Conflict { .. } => "Conflict",
+            Self::Expired(_) | Self::ContinueExpired { .. } => "Expired",
+            Self::TooLarge { .. } => "RequestEntityTooLarge",
+            Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
+            Self::Invalid { .. } | Self::PatchFailed(_) => "Invalid",
+            Self::TooManyRequests { .. } => "TooManyRequests",
+            Self::Internal(_) => "InternalError",
+            Self::Unavailable(_) => "ServiceUnavailable",
+            Self::OutcomeUnknown | Self::NotYetThere { .. } => "Timeout",
+        }
+    }
+
+    /// The one place where an error becomes a Kubernetes `Status`.
+    pub fn to_status(&self) -> Status {
+        let mut status = Status {
+            code: Some(self.code().into()),
+            reason: Some(self.reason().into()),
+            status: Some("Failure".into()),
+            message: Some(self.to_string()),
+            details: self.details(),
+            ..Status::default()
+        };
+        if let Self::ContinueExpired { token } = self {
+            status.metadata.continue_ = Some(token.clone());
+        }
+        status
+    }
+
+    fn details(&self) -> Option<StatusDetails> {
+        match self {
+            Self::NotFound { resource, name }
+            | Self::AlreadyExists { resource, name }
+            | Self::Conflict { resource, name, .. } => Some(about(resource, name)),
+            Self::Refused { resource, name, causes, .. } => Some(StatusDetails {
+                causes: (!causes.is_empty()).then(|| causes.clone()),
+                ..about(resource, name)
+            }),
+            Self::Invalid { kind, name, errors } => {
+                Some(StatusDetails { causes: Some(errors.iter().map(cause).collect()), ..about(kind, name) })
+            }
+            Self::TooManyRequests { retry_after, .. } => Some(StatusDetails {
+                retry_after_seconds: Some(retry_after.as_secs() as i32),
+                ..StatusDetails::default()
+            }),
+            Self::NotYetThere { .. } => Some(StatusDetails {
+                causes: Some(vec![StatusCause {
+                    reason: Some("ResourceVersionTooLarge".into()),
+                    message: Some("Too large resource version".into()),
+                    field: None,
+                }]),
+                retry_after_seconds: Some(1),
+                ..StatusDetails::default()
+            }),
+            Self::NoSuchPath | Self::MethodNotAllowed | Self::Unavailable(_) => {
+                Some(StatusDetails::default())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `deployments.apps` "web" as details: the group apart from the resource or kind.
+fn about(qualified: &str, name: &str) -> StatusDetails {
+    let (kind, group) = qualified.split_once('.').unwrap_or((qualified, ""));
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    StatusDetails {
+        name: optional(name),
+        group: optional(group),
+        kind: optional(kind),
+        ..StatusDetails::default()
+    }
+}
+
+fn cause(error: &FieldError) -> StatusCause {
+    let reason = match error.kind {
+        FieldErrorKind::Required => "FieldValueRequired",
+        FieldErrorKind::Invalid => "FieldValueInvalid",
+        FieldErrorKind::NotSupported => "FieldValueNotSupported",
+        FieldErrorKind::Duplicate => "FieldValueDuplicate",
+        FieldErrorKind::Forbidden => "FieldValueForbidden",
+        FieldErrorKind::TooLong => "FieldValueTooLong",
+        FieldErrorKind::TooMany => "FieldValueTooMany",
+        FieldErrorKind::NotFound => "FieldValueNotFound",
+        FieldErrorKind::TypeInvalid => "FieldValueTypeInvalid",
+        FieldErrorKind::Internal => "InternalError",
+    };
+    StatusCause {
+        reason: Some(reason.into()),
+        message: Some(error.message.clone()),
+        field: Some(error.field.clone()),
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoLeader => Self::Unavailable(error.to_string()),
+            StoreError::OutcomeUnknown => Self::OutcomeUnknown,
+            StoreError::Expired(revision) => {
+                Self::Expired(format!("The resourceVersion for the provided list is too old: {}", revision.0))
+            }
+            StoreError::Precondition { .. } | StoreError::Unusable(_) | StoreError::Internal(_) => {
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "the store refused a request"
+                );
+                Self::Internal("the store failed; see the server's log".into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: &ApiError, code: i32, message: &str, kind: &str, group: Option<&str>) {
+        let status = error.to_status();
+        let details = status.details.expect("details");
+        assert_eq!(
+            (status.code, status.message.as_deref(), details.kind.as_deref(), details.group.as_deref()),
+            (Some(code), Some(message), Some(kind), group)
+        );
+    }
+
+    #[test]
+    fn a_status_names_the_resource_apart_from_its_group() {
+        let (resource, name) = ("deployments.apps".to_owned(), "web".to_owned());
+        let not_found = ApiError::NotFound { resource: resource.clone(), name: name.clone() };
+        check(&not_found, 404, r#"deployments.apps "web" not found"#, "deployments", Some("apps"));
+        let exists = ApiError::AlreadyExists { resource: "pods".into(), name };
+        check(&exists, 409, r#"pods "web" already exists"#, "pods", None);
+    }
+
+    #[test]
+    fn field_errors_become_causes() {
+        let errors = vec![FieldError {
+            kind: FieldErrorKind::Required,
+            field: "spec.containers".into(),
+            message: "Required value".into(),
+        }];
+        let status = ApiError::Invalid { kind: "Pod".into(), name: "web".into(), errors }.to_status();
+        assert_eq!(
+            status.message.as_deref(),
+            Some(r#"Pod "web" is invalid: spec.containers: Required value"#)
+        );
+        let causes = status.details.and_then(|details| details.causes).expect("causes");
+        assert_eq!(causes[0].reason.as_deref(), Some("FieldValueRequired"));
+        assert_eq!(causes[0].field.as_deref(), Some("spec.containers"));
+    }
 }

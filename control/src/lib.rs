@@ -1,10 +1,16 @@
 //! The control plane: API server, replicated store, controllers and scheduler in one process.
 
+pub mod admission;
+pub mod api;
+pub mod auth;
 pub mod client;
 pub mod controllers;
 pub mod error;
+pub mod images;
 pub mod registry;
+pub mod settings;
 pub mod store;
 
 pub use client::ApiClient;
 pub use error::ApiError;
+pub use settings::ClusterSettings;

@@ -49,6 +49,7 @@ conditions!(String::as_str => JobCondition, NamespaceCondition, NodeCondition, P
 // The schema of `apps/v1` marks type and status as optional.
 conditions!(optional => DaemonSetCondition, DeploymentCondition, ReplicaSetCondition, StatefulSetCondition);
 
+#[allow(clippy::ref_option, reason = "it takes the place of a method of the field")]
 fn optional(text: &Option<String>) -> &str {
     text.as_deref().unwrap_or_default()
 }

@@ -9,6 +9,7 @@ pub mod intstr;
 pub mod loopback;
 pub mod object;
 pub mod owner;
+pub mod patch;
 pub mod pod;
 pub mod quantity;
 pub mod resource;

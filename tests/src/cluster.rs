@@ -109,6 +109,11 @@ impl Cluster {
         Kubectl::new(version, &self.kubeconfig(), self.dir.path())
     }
 
+    /// Both kubectl versions that the tests use.
+    pub fn kubectls(&self) -> [Kubectl; 2] {
+        ["1.35", "1.37"].map(|version| self.kubectl_of(version))
+    }
+
     /// A typed client.
     pub async fn client(&self) -> kube::Client {
         // Several libraries of this process bring TLS; the first call settles which.

@@ -1,10 +1,41 @@
 //! One container: a module that runs once (a command) or per request (wasi:http).
+//!
+//! How a container ends:
+//! - by itself: a command returns, exits or traps; a container that wants more memory than its limit ends as
+//!   [`ExitReason::OomKilled`], also a wasi:http one (the request gets 500), as a Linux container would.
+//! - by [`Container::stop`]: wasm knows no signals. A command is ended where it waits for the world (a sleep, a poll, a
+//!   read): there it does nothing half, and it exits with 143 as a program without a handler for SIGTERM does. While it
+//!   computes it goes on, may finish, and is killed (137) when the grace period is over. A wasi:http container closes
+//!   its listeners, finishes what it was asked and exits with 0; with 137 if that took too long.
+//! - by being dropped: killed.
 
-use std::{path::PathBuf, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::{Duration, SystemTime},
+};
 
 use http::{Request, Response};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, HttpBody, Module, NetworkError, PodNetwork};
+use crate::{
+    Engine, HttpBody, Module, NetworkError, PodNetwork, command,
+    cpu::CpuAccount,
+    engine::InstancePermit,
+    failure::Ending,
+    guest::Environment,
+    listen,
+    memory::MemoryAccount,
+    serve::{self, Instance},
+    worlds::World,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
@@ -95,7 +126,36 @@ pub struct Stats {
 
 /// A running (or ended) container. Clones share it; dropping the last one kills it.
 #[derive(Clone)]
-pub struct Container {}
+pub struct Container(Arc<Handle>);
+
+/// What the last clone drops. Tasks of the container hold its [`Core`], not this.
+struct Handle(Arc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+/// What the tasks of a container share.
+pub struct Core {
+    pub name: String,
+    pub engine: Engine,
+    pub module: Arc<Module>,
+    pub environment: Arc<Environment>,
+    pub reuse: Reuse,
+    /// Instances between two requests. Guards a few lines without `.await`.
+    pub kept: Mutex<Vec<Instance>>,
+    pub sweeping: AtomicBool,
+    pub stopping: CancellationToken,
+    pub killed: CancellationToken,
+    pub requests: AtomicU64,
+    pub instances: AtomicU64,
+    /// Requests and connections that a drain waits for.
+    busy: AtomicUsize,
+    became_idle: Notify,
+    ended: watch::Sender<Option<ExitStatus>>,
+}
 
 impl Container {
     /// Starts it: a command runs at once, a wasi:http container listens on `http_ports` when this returns.
@@ -103,35 +163,226 @@ impl Container {
     /// # Errors
     /// A text for the user: the port that is taken, the mount that cannot be opened.
     pub async fn start(engine: &Engine, spec: ContainerSpec) -> Result<Self, String> {
-        todo!("{}", engine as *const _ as usize + spec.args.len())
+        let ports = spec.http_ports.clone();
+        let core = Arc::new(Core::new(engine, spec));
+        let mounts = core.environment.clone();
+        let checked = tokio::task::spawn_blocking(move || mounts.check_mounts()).await;
+        checked.unwrap_or_else(|panic| Err(panic.to_string()))?;
+        if core.is_http() {
+            let address = core.environment.network.address();
+            let listeners: Vec<_> =
+                ports.iter().map(|port| listen::bind(address, *port)).collect::<Result<_, _>>()?;
+            for listener in listeners {
+                tokio::spawn(listen::accept(core.clone(), listener));
+            }
+        } else {
+            let place = engine.try_instance().ok_or("the node has no room for another wasm instance")?;
+            engine.cpu().threads().spawn(command::run(core.clone(), place));
+        }
+        Ok(Self(Arc::new(Handle(core))))
     }
+
     /// Serves one request without a TCP hop. Only wasi:http containers; others answer with an error.
+    ///
+    /// # Errors
+    /// It is no wasi:http container, or it does not serve any more.
     pub async fn handle(&self, request: Request<HttpBody>) -> Result<Response<HttpBody>, NetworkError> {
-        todo!("{request:?}")
+        let core = &self.0.0;
+        if !core.is_http() {
+            return Err(NetworkError::Other(format!("{} does not serve HTTP", core.name)));
+        }
+        if core.stopping.is_cancelled() || core.killed.is_cancelled() {
+            return Err(NetworkError::Refused(core.name.clone()));
+        }
+        Ok(serve::serve(core, request).await)
     }
+
     /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) on a connection that somebody else accepted.
     pub async fn serve_connection<IO>(&self, io: IO)
     where
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        todo!("{}", std::mem::size_of_val(&io))
+        if self.is_http() {
+            listen::serve_connection(self.0.0.clone(), io).await;
+        }
     }
+
     /// Asks it to end: a wasi:http container stops accepting and drains, a command gets its exit request; after
     /// `grace` it is killed. Returns when it ended.
     pub async fn stop(&self, grace: Duration) -> ExitStatus {
-        todo!("{grace:?}")
+        let core = &self.0.0;
+        core.stopping.cancel();
+        let ended = async {
+            if core.is_http() {
+                core.idle().await;
+                core.end(&Ending::Exit(0));
+            }
+            self.wait().await
+        };
+        if let Ok(status) = tokio::time::timeout(grace, ended).await {
+            return status;
+        }
+        core.kill();
+        self.wait().await
     }
+
     /// Waits until it ended.
     pub async fn wait(&self) -> ExitStatus {
-        todo!()
+        let mut ended = self.0.0.ended.subscribe();
+        let status =
+            ended.wait_for(Option::is_some).await.expect("the sender lives as long as this container");
+        status.clone().expect("waited for")
     }
+
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        todo!()
+        self.0.0.ended.borrow().clone()
     }
+
     pub fn is_http(&self) -> bool {
-        todo!()
+        self.0.0.is_http()
     }
+
     pub fn stats(&self) -> Stats {
-        todo!()
+        let core = &self.0.0;
+        let throttled = core.environment.cpu.throttled();
+        Stats {
+            cpu_usage: core.environment.cpu.used(),
+            throttled_periods: throttled.periods,
+            throttled: throttled.time,
+            memory_bytes: core.environment.memory.used(),
+            requests: core.requests.load(Relaxed),
+            instances: core.instances.load(Relaxed),
+        }
+    }
+}
+
+impl Core {
+    fn new(engine: &Engine, spec: ContainerSpec) -> Self {
+        let Limits { memory_bytes, cpu_shares, cpu_limit_millis } = spec.limits;
+        let environment = Environment {
+            args: spec.args,
+            env: spec.env,
+            working_dir: spec.working_dir,
+            mounts: spec.mounts,
+            network: spec.network,
+            log: spec.log,
+            memory: Arc::new(MemoryAccount::new(memory_bytes.unwrap_or(engine.default_memory_limit()))),
+            cpu: Arc::new(CpuAccount::new(engine.cpu().clone(), cpu_shares, cpu_limit_millis)),
+            killed: AtomicBool::new(false),
+            sockets: AtomicU32::new(0),
+        };
+        Self {
+            name: spec.name,
+            engine: engine.clone(),
+            module: spec.module,
+            environment: Arc::new(environment),
+            reuse: spec.reuse,
+            kept: Mutex::default(),
+            sweeping: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
+            killed: CancellationToken::new(),
+            requests: AtomicU64::new(0),
+            instances: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            became_idle: Notify::new(),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    pub fn is_http(&self) -> bool {
+        matches!(self.module.world, World::Http02(_) | World::Http03(_))
+    }
+
+    /// Ends all of its guests. A command reports its own end once its guest is gone.
+    pub fn kill(&self) {
+        self.environment.killed.store(true, Relaxed);
+        if self.is_http() {
+            self.end(&Ending::Killed);
+        } else {
+            self.killed.cancel();
+        }
+    }
+
+    /// Records how the container ended, once, and ends whatever is left of it.
+    pub fn end(&self, ending: &Ending) {
+        let status = ExitStatus::of(ending);
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(status);
+            }
+            first
+        });
+        self.environment.killed.store(true, Relaxed);
+        self.stopping.cancel();
+        self.killed.cancel();
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Something that a drain waits for.
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, SeqCst);
+        Busy(self.clone())
+    }
+
+    async fn idle(&self) {
+        let mut became_idle = std::pin::pin!(self.became_idle.notified());
+        loop {
+            became_idle.as_mut().enable();
+            if self.busy.load(SeqCst) == 0 {
+                return;
+            }
+            became_idle.as_mut().await;
+            became_idle.set(self.became_idle.notified());
+        }
+    }
+
+    /// A line of the runtime's own in the container's log.
+    pub fn log(&self, text: &str) {
+        self.environment.log.write(LogStream::Stderr, format!("naru: {text}\n").as_bytes());
+    }
+}
+
+/// A request or a connection in progress.
+pub struct Busy(Arc<Core>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.busy.fetch_sub(1, SeqCst) == 1 {
+            self.0.became_idle.notify_waiters();
+        }
+    }
+}
+
+/// One live instance of a container: its place in the engine's pool, and counted.
+pub struct Place {
+    core: Arc<Core>,
+    _permit: InstancePermit,
+}
+
+impl Place {
+    pub fn new(core: &Arc<Core>, permit: InstancePermit) -> Self {
+        core.instances.fetch_add(1, Relaxed);
+        Self { core: core.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.core.instances.fetch_sub(1, Relaxed);
+    }
+}
+
+impl ExitStatus {
+    fn of(ending: &Ending) -> Self {
+        let (code, reason, message) = match ending {
+            Ending::Exit(0) => (0, ExitReason::Completed, String::new()),
+            Ending::Exit(code) => (code & 0xff, ExitReason::Error, String::new()),
+            Ending::Trap(message) => (134, ExitReason::Error, message.clone()),
+            Ending::OutOfMemory(message) => (137, ExitReason::OomKilled, message.clone()),
+            Ending::Stopped => (143, ExitReason::Error, String::new()),
+            Ending::Killed => (137, ExitReason::Error, String::new()),
+        };
+        Self { code, reason, message, finished_at: SystemTime::now() }
     }
 }

@@ -1,6 +1,22 @@
-//! The engine and the cache of compiled modules.
+//! The engine: what all containers of a node share, and the way from a wasm file to a [`Module`].
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use ahash::AHashMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    cache::Cache,
+    cpu::Cpu,
+    module::{Compiled, Module},
+    pool,
+    worlds::Linkers,
+};
 
 /// Settings of the one engine of a runtime process.
 #[derive(Debug, Clone)]
@@ -9,21 +25,6 @@ pub struct EngineSettings {
     pub cache_dir: PathBuf,
     /// How many instances may exist at once; sized against `vm.max_map_count`.
     pub max_instances: u32,
-}
-
-/// What a module wants to be run as. From its exports and imports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModuleKind {
-    /// A core module for WASI 0.1 with `_start`.
-    Preview1Command,
-    /// A component that exports `wasi:cli/run` 0.2.
-    Command02,
-    /// The same of 0.3.
-    Command03,
-    /// A component that exports `wasi:http/incoming-handler` 0.2.
-    Http02,
-    /// A component that exports `wasi:http/handler` 0.3.
-    Http03,
 }
 
 /// Why a file cannot be run.
@@ -39,32 +40,157 @@ pub enum LoadError {
     #[error("the {0} exports neither _start, wasi:cli/run nor a wasi:http handler: nothing to run")]
     NothingToRun(&'static str),
     #[error("cannot read {path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// wasmtime with everything that all containers of a node share: linkers, cache, epoch ticker, scheduler of CPU time.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    wasmtime: wasmtime::Engine,
+    linkers: Linkers,
+    cache: Cache,
+    cpu: Arc<Cpu>,
+    /// One permit per instance that the pool can hold.
+    free_instances: Arc<Semaphore>,
+    default_memory_limit: u64,
+    /// By digest. The inner lock is held while a module is loaded, so that it is compiled once.
+    modules: Mutex<AHashMap<String, Arc<Loading>>>,
+}
+
+type Loading = tokio::sync::Mutex<Weak<Module>>;
+
+/// The right to have one instance. Given back when dropped.
+pub type InstancePermit = OwnedSemaphorePermit;
+
+/// How long a request waits for a free instance.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A container without a limit may take this much, or half of the machine's memory if that is less.
+const DEFAULT_MEMORY_LIMIT: u64 = 4 << 30;
 
 impl Engine {
-    pub fn new(settings: EngineSettings) -> Result<Self, std::io::Error> {
-        todo!("{settings:?}")
+    /// # Errors
+    /// The cache directory cannot be made, or the kernel refuses the pool of instances.
+    pub fn new(settings: EngineSettings) -> Result<Self, io::Error> {
+        let instances = pool::instances(settings.max_instances);
+        let wasmtime = wasmtime::Engine::new(&pool::config(instances))
+            .map_err(|error| io::Error::other(format!("cannot set up the wasm engine: {error:#}")))?;
+        let linkers = Linkers::new(&wasmtime)
+            .map_err(|error| io::Error::other(format!("cannot set up the wasm linkers: {error:#}")))?;
+        Ok(Self(Arc::new(Shared {
+            linkers,
+            cache: Cache::open(settings.cache_dir, &wasmtime)?,
+            cpu: Cpu::new(wasmtime.clone())?,
+            free_instances: Arc::new(Semaphore::new(instances as usize)),
+            default_memory_limit: default_memory_limit(),
+            modules: Mutex::default(),
+            wasmtime,
+        })))
     }
+
     /// Loads the wasm file at `path`, whose content has `digest` (`sha256:…`): from memory, from the cache on
     /// disk, or by compiling it (off the async threads; concurrent loads of one digest compile once).
+    ///
+    /// # Errors
+    /// The file cannot be read, or is nothing that this runtime can run.
     pub async fn load(&self, path: &Path, digest: &str) -> Result<Arc<Module>, LoadError> {
-        todo!("{path:?} {digest}")
+        let loading = self.lock_modules().entry(digest.to_owned()).or_default().clone();
+        let mut loaded = loading.lock().await;
+        if let Some(module) = loaded.upgrade() {
+            return Ok(module);
+        }
+        let (shared, path, digest) = (self.0.clone(), path.to_owned(), digest.to_owned());
+        let module = tokio::task::spawn_blocking(move || shared.load(&path, &digest)).await;
+        let result =
+            module.unwrap_or_else(|panic| Err(LoadError::Invalid(format!("the compiler failed: {panic}"))));
+        match &result {
+            Ok(module) => *loaded = Arc::downgrade(module),
+            Err(_) => drop(loaded),
+        }
+        self.forget_unused();
+        result
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.wasmtime
+    }
+
+    pub(crate) fn cpu(&self) -> &Arc<Cpu> {
+        &self.0.cpu
+    }
+
+    pub(crate) fn default_memory_limit(&self) -> u64 {
+        self.0.default_memory_limit
+    }
+
+    /// A place for an instance now, or `None`.
+    pub(crate) fn try_instance(&self) -> Option<InstancePermit> {
+        self.0.free_instances.clone().try_acquire_owned().ok()
+    }
+
+    /// A place for an instance, in turn; `None` when none came free in time.
+    pub(crate) async fn instance(&self) -> Option<InstancePermit> {
+        if let Some(permit) = self.try_instance() {
+            return Some(permit);
+        }
+        let permit = tokio::time::timeout(PATIENCE, self.0.free_instances.clone().acquire_owned()).await;
+        permit.ok().and_then(Result::ok)
+    }
+
+    fn lock_modules(&self) -> std::sync::MutexGuard<'_, AHashMap<String, Arc<Loading>>> {
+        self.0.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the map as small as the set of modules in use.
+    fn forget_unused(&self) {
+        self.lock_modules().retain(|_, loading| {
+            Arc::strong_count(loading) > 1
+                || loading.try_lock().map_or(true, |module| module.strong_count() > 0)
+        });
     }
 }
 
-/// A compiled module, linked as far as it can be before there is an instance.
-pub struct Module {}
+impl Shared {
+    fn load(&self, path: &Path, digest: &str) -> Result<Arc<Module>, LoadError> {
+        let compiled = match self.load_cached(digest) {
+            Some(compiled) => compiled,
+            None => self.compile(path, digest)?,
+        };
+        Ok(Arc::new(self.linkers.link(compiled, digest)?))
+    }
 
-impl Module {
-    pub fn kind(&self) -> ModuleKind {
-        todo!()
+    fn load_cached(&self, digest: &str) -> Option<Compiled> {
+        let file = self.cache.find(digest)?;
+        match Compiled::map(&self.wasmtime, &file) {
+            Ok(compiled) => Some(compiled),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "a compiled module cannot be used: compiling again");
+                self.cache.remove(digest);
+                None
+            }
+        }
     }
-    pub fn digest(&self) -> &str {
-        todo!()
+
+    fn compile(&self, path: &Path, digest: &str) -> Result<Compiled, LoadError> {
+        let wasm = fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let code = Compiled::compile(&self.wasmtime, &wasm)?;
+        // Mapped from the file all pods of the node share it, and the kernel can drop it; without one it works, too.
+        match self.cache.put(digest, &code.bytes) {
+            Ok(file) => {
+                Compiled::map(&self.wasmtime, &file).map_err(|error| LoadError::Invalid(format!("{error:#}")))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a compiled module could not be kept: it will be compiled again");
+                code.into_memory(&self.wasmtime).map_err(|error| LoadError::Invalid(format!("{error:#}")))
+            }
+        }
     }
+}
+
+fn default_memory_limit() -> u64 {
+    let system = rustix::system::sysinfo();
+    let total = u64::from(system.mem_unit).saturating_mul(system.totalram);
+    DEFAULT_MEMORY_LIMIT.min(total / 2)
 }

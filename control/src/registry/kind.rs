@@ -4,6 +4,7 @@ use k8s_openapi::{Metadata as _, jiff::Timestamp};
 use naru_model::{Object, ResourceInfo, validation::FieldErrors};
 use serde_json::Value;
 
+use super::allocation::{Claim, Pools};
 use crate::store::Snapshot;
 
 /// A printer column of `kubectl get`.
@@ -42,7 +43,7 @@ pub struct Context<'a> {
 /// `validate_update` → `claims` → store; for an update of `status`: `prepare_status_update` →
 /// `validate_status_update` → store. Metadata rules (names, immutable uid, generation, …) are the generic path's.
 pub trait Kind: Send + Sync + 'static {
-    type Object: Object;
+    type Object: Object + schemars::JsonSchema;
 
     fn resource(&self) -> &'static ResourceInfo;
 
@@ -89,17 +90,71 @@ pub trait Kind: Send + Sync + 'static {
         true
     }
 
+    /// Whether `allocate` does anything.
+    fn allocates(&self) -> bool {
+        false
+    }
+
+    /// Takes what only the cluster can give (service addresses, node ports), after validation. `old` is the state
+    /// before an update. What is taken must show in `claims`; a clash with another writer repeats the call.
+    fn allocate(
+        &self,
+        _new: &mut Self::Object,
+        _old: Option<&Self::Object>,
+        _pools: &Pools<'_>,
+        _errors: &mut FieldErrors,
+    ) {
+    }
+
+    /// The entries that guard what the object holds. They are written, kept and removed with it, atomically.
+    fn claims(&self, _object: &Self::Object) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    /// Whether a PUT of an object that does not exist creates it.
+    fn allows_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether a PUT must say which `resourceVersion` it replaces.
+    fn requires_resource_version(&self) -> bool {
+        false
+    }
+
+    /// What else changes when the object's deletion begins (a namespace's phase).
+    fn mark_deleting(&self, _object: &mut Self::Object) {}
+
+    /// Whether something beside `metadata.finalizers` keeps a deleted object (a namespace's `spec.finalizers`).
+    fn is_held(&self, _object: &Self::Object) -> bool {
+        false
+    }
+
     /// Columns beyond `Name` and `Age`; `columns` and `row` have the same length.
     fn columns(&self) -> &'static [Column] {
         &[
-            Column { name: "Name", kind: "string", format: "name", priority: 0, description: "Name must be unique within a namespace." },
-            Column { name: "Age", kind: "string", format: "", priority: 0, description: "Time since creation." },
+            Column {
+                name: "Name",
+                kind: "string",
+                format: "name",
+                priority: 0,
+                description: "Name must be unique within a namespace.",
+            },
+            Column {
+                name: "Age",
+                kind: "string",
+                format: "",
+                priority: 0,
+                description: "Time since creation.",
+            },
         ]
     }
 
     /// One table row, in the order of `columns`.
     fn row(&self, object: &Self::Object, now: Timestamp) -> Vec<Value> {
-        vec![object.name().into(), crate::registry::kind::age(object.metadata().creation_timestamp.as_ref(), now).into()]
+        vec![
+            object.name().into(),
+            crate::registry::kind::age(object.metadata().creation_timestamp.as_ref(), now).into(),
+        ]
     }
 
     /// The fields that `fieldSelector` knows beside `metadata.name` and `metadata.namespace`.

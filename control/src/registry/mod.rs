@@ -4,6 +4,19 @@
 //! default, admit, validate, allocate, store) lives in this file's siblings `path` and `erased`, is used by HTTP
 //! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
 
+pub mod allocation;
+pub mod decode;
+mod delete;
+pub mod erased;
 pub mod kind;
+mod kinds;
+mod patch;
+mod path;
+mod plain;
+mod subresource;
 
-pub use kind::{Column, Kind, Scale};
+pub use delete::Deleted;
+pub use erased::{AnyObject, ErasedKind};
+pub use kind::{Column, Context, Kind, Scale};
+pub use kinds::{Kinds, Served};
+pub use path::{Call, Outcome, Part, Registry};

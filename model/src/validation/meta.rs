@@ -61,9 +61,9 @@ pub fn object_meta_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut Field
             errors.invalid(&path.child(field), new, IMMUTABLE);
         }
     };
-    immutable("name", text(&new.name), text(&old.name), errors);
-    immutable("namespace", text(&new.namespace), text(&old.namespace), errors);
-    immutable("uid", text(&new.uid), text(&old.uid), errors);
+    immutable("name", text(new.name.as_ref()), text(old.name.as_ref()), errors);
+    immutable("namespace", text(new.namespace.as_ref()), text(old.namespace.as_ref()), errors);
+    immutable("uid", text(new.uid.as_ref()), text(old.uid.as_ref()), errors);
     immutable("creationTimestamp", json!(new.creation_timestamp), json!(old.creation_timestamp), errors);
     immutable("deletionTimestamp", json!(new.deletion_timestamp), json!(old.deletion_timestamp), errors);
     immutable(
@@ -91,8 +91,8 @@ pub fn immutable_field<T: serde::Serialize + PartialEq>(
     }
 }
 
-fn text(field: &Option<String>) -> Value {
-    field.as_deref().unwrap_or_default().into()
+fn text(field: Option<&String>) -> Value {
+    field.map(String::as_str).unwrap_or_default().into()
 }
 
 fn generation(path: &Path, meta: &ObjectMeta, errors: &mut FieldErrors) {

@@ -130,7 +130,7 @@ pub fn qualified_name(text: &str) -> Problems {
     match prefix {
         Some("") => problems.push("prefix part must be non-empty".into()),
         Some(prefix) => {
-            problems.extend(dns1123_subdomain(prefix).iter().map(|problem| format!("prefix part {problem}")))
+            problems.extend(dns1123_subdomain(prefix).iter().map(|problem| format!("prefix part {problem}")));
         }
         None => (),
     }

@@ -1,0 +1,3 @@
+//! HTTP: routing, watch streams, tables, discovery and OpenAPI.
+
+pub mod openapi;

@@ -1,0 +1,145 @@
+//! OpenAPI v2 and v3 documents, made from the schemas of the served types and the merge-key facts of the model.
+//!
+//! `kubectl explain` reads them, `kubectl apply` merges lists by them, and clients are generated from them. They are
+//! made when first asked for, as most clusters' clients never do. Not here: HTTP, caching, and protobuf encodings.
+
+mod operations;
+mod schemas;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use crate::registry::Served;
+
+/// The two dialects differ in where schemas lie and how parameters are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    fn reference(self, type_name: &str) -> String {
+        match self {
+            Self::V2 => format!("#/definitions/{type_name}"),
+            Self::V3 => format!("#/components/schemas/{type_name}"),
+        }
+    }
+}
+
+/// `/openapi/v3`: where the document of each group version lies. `hash` changes when the documents do.
+pub fn v3_index(served: &[Arc<Served>], hash: &str) -> Value {
+    let mut paths = Map::new();
+    for resource in served {
+        let path = group_version_path(resource);
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        paths.insert(path, json!({ "serverRelativeURL": url }));
+    }
+    json!({ "paths": paths })
+}
+
+/// `api/v1` or `apis/apps/v1`.
+pub fn group_version_path(resource: &Served) -> String {
+    let root = if resource.info.group.is_empty() { "api" } else { "apis" };
+    format!("{root}/{}", resource.api_version)
+}
+
+/// The v3 document of one group version, given as the resources in it.
+pub fn v3_document(served: &[Arc<Served>]) -> Value {
+    json!({
+        "openapi": "3.0.0",
+        "info": info(),
+        "paths": paths(served, Dialect::V3),
+        "components": { "schemas": schemas::of(served, Dialect::V3) },
+    })
+}
+
+/// The v2 document of everything.
+pub fn v2_document(served: &[Arc<Served>]) -> Value {
+    json!({
+        "swagger": "2.0",
+        "info": info(),
+        "paths": paths(served, Dialect::V2),
+        "definitions": schemas::of(served, Dialect::V2),
+    })
+}
+
+fn info() -> Value {
+    json!({ "title": "Kubernetes", "version": naru_model::version::git_version() })
+}
+
+fn paths(served: &[Arc<Served>], dialect: Dialect) -> BTreeMap<String, Value> {
+    served.iter().flat_map(|resource| operations::paths(resource, dialect)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Kinds;
+
+    fn document(group: &str) -> Value {
+        let kinds = Kinds::builtin();
+        let served: Vec<_> =
+            kinds.all().iter().filter(|served| served.info.group == group).cloned().collect();
+        v3_document(&served)
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::String(reference)) = map.get("$ref") {
+                        found.push(reference.clone());
+                    }
+                    map.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let kinds = Kinds::builtin();
+        for document in [document(""), document("apps"), v2_document(kinds.all())] {
+            let mut found = Vec::new();
+            references(&document, &mut found);
+            assert!(found.len() > 100);
+            for reference in found {
+                let pointer = reference.trim_start_matches('#');
+                assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_say_how_they_are_merged() {
+        let document = document("apps");
+        let containers =
+            &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    }
+
+    #[test]
+    fn a_kind_is_found_by_its_path_and_by_its_schema() {
+        let document = document("apps");
+        let gvk = json!({ "group": "apps", "version": "v1", "kind": "Deployment" });
+        let path = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
+        assert_eq!(path["patch"]["x-kubernetes-group-version-kind"], gvk);
+        let parameters = path["patch"]["parameters"].as_array().expect("parameters");
+        for name in ["dryRun", "fieldValidation", "fieldManager"] {
+            assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
+        }
+        let schema = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+        assert_eq!(schema["x-kubernetes-group-version-kind"], json!([gvk]));
+        let list = &document["components"]["schemas"]["io.k8s.api.apps.v1.DeploymentList"];
+        assert_eq!(list["x-kubernetes-group-version-kind"][0]["kind"], "DeploymentList");
+    }
+
+    #[test]
+    fn a_view_has_the_schema_of_its_own_type() {
+        let document = document("events.k8s.io");
+        let event = &document["components"]["schemas"]["io.k8s.api.events.v1.Event"];
+        assert!(event["properties"]["regarding"].is_object(), "{event}");
+    }
+}

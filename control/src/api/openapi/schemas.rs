@@ -1,0 +1,119 @@
+//! The schemas of the served types and of all that they are made of.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::{autoscaling, core, events, policy},
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status},
+};
+use naru_model::patch::merge_keys;
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::Dialect;
+use crate::registry::Served;
+
+/// By type name, as in `components.schemas` (v3) or `definitions` (v2).
+pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value> {
+    let mut settings = SchemaSettings::openapi3();
+    settings.definitions_path = match dialect {
+        Dialect::V2 => "/definitions".into(),
+        Dialect::V3 => "/components/schemas".into(),
+    };
+    let mut generator = settings.into_generator();
+    let mut schemas = Map::new();
+    generator.subschema_for::<DeleteOptions>();
+    generator.subschema_for::<Status>();
+    for resource in served {
+        add_types(resource, &mut generator);
+        add_list(resource, dialect, &mut schemas);
+    }
+    generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>();
+    schemas.append(&mut generator.take_definitions(true));
+    for (type_name, schema) in &mut schemas {
+        add_merge_facts(type_name, schema);
+        if dialect == Dialect::V3 {
+            wrap_references(schema);
+        }
+    }
+    for resource in served {
+        if let Some(schema) = schemas.get_mut(&resource.type_name) {
+            let info = resource.info;
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{ "group": info.group, "version": info.version, "kind": info.kind }]);
+        }
+    }
+    schemas
+}
+
+/// The type of a resource and those of its subresources.
+fn add_types(resource: &Served, generator: &mut SchemaGenerator) {
+    match resource.conversion {
+        None => resource.kind.add_schema(generator),
+        // The one view there is; its stored kind is the core Event.
+        Some(_) => {
+            generator.subschema_for::<events::v1::Event>();
+        }
+    }
+    for subresource in resource.info.subresources {
+        match *subresource {
+            "scale" => drop(generator.subschema_for::<autoscaling::v1::Scale>()),
+            "eviction" => drop(generator.subschema_for::<policy::v1::Eviction>()),
+            "binding" => drop(generator.subschema_for::<core::v1::Binding>()),
+            _ => {}
+        }
+    }
+}
+
+/// `DeploymentList`: the types have no schema of their own for it.
+fn add_list(resource: &Served, dialect: Dialect, schemas: &mut Map<String, Value>) {
+    let info = resource.info;
+    let reference = |type_name: &str| json!({ "$ref": dialect.reference(type_name) });
+    let schema = json!({
+        "description": format!("{}List is a list of {}.", info.kind, info.plural),
+        "type": "object",
+        "properties": {
+            "apiVersion": { "type": "string", "description": "The versioned schema of this representation." },
+            "kind": { "type": "string", "description": "The REST resource that this object represents." },
+            "metadata": reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"),
+            "items": { "type": "array", "description": "The objects.", "items": reference(&resource.type_name) },
+        },
+        "required": ["items"],
+        "x-kubernetes-group-version-kind":
+            [{ "group": info.group, "version": info.version, "kind": format!("{}List", info.kind) }],
+    });
+    schemas.insert(list_type(resource), schema);
+}
+
+/// The type name of a resource's list.
+pub(super) fn list_type(resource: &Served) -> String {
+    format!("{}List", resource.type_name)
+}
+
+/// Says of each list how a strategic merge patch merges it.
+fn add_merge_facts(type_name: &str, schema: &mut Value) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (field, property) in properties {
+        let Some(facts) = merge_keys::of(type_name, field) else { continue };
+        property["x-kubernetes-patch-strategy"] = facts.strategy.as_str().into();
+        if let Some(key) = facts.key {
+            property["x-kubernetes-patch-merge-key"] = key.into();
+        }
+    }
+}
+
+/// A reference may have no siblings in OpenAPI 3.0: one with a description goes into an `allOf`.
+fn wrap_references(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.len() > 1
+                && let Some(reference) = map.remove("$ref")
+            {
+                map.insert("allOf".into(), json!([{ "$ref": reference }]));
+            }
+            map.values_mut().for_each(wrap_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(wrap_references),
+        _ => {}
+    }
+}

@@ -1,0 +1,347 @@
+//! From bytes to objects, with what does not fit reported as the client asked.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{AnyObject, Served};
+use crate::ApiError;
+
+/// What happens with fields that an object has no place for (`?fieldValidation=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// An object and the warnings that came up when it was read.
+pub type Decoded = (Box<dyn AnyObject>, Vec<String>);
+
+impl FieldValidation {
+    /// The value of the query parameter; none means the server's default.
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "" | "Warn" => Ok(Self::Warn),
+            "Ignore" => Ok(Self::Ignore),
+            "Strict" => Ok(Self::Strict),
+            other => Err(ApiError::BadRequest(format!(
+                "invalid fieldValidation parameter: {other:?}; supported values are \"Ignore\", \"Warn\" and \"Strict\""
+            ))),
+        }
+    }
+}
+
+/// Decodes JSON of the shape in which `served` is served.
+pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
+    let mut problems = Vec::new();
+    if validation != FieldValidation::Ignore {
+        problems.extend(duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
+    }
+    let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
+    let result = match served.conversion {
+        None => served.kind.decode(json, &mut unknown),
+        Some(conversion) => {
+            let value: Value =
+                serde_json::from_slice(json).map_err(|error| unreadable(served, json, &error))?;
+            check_type(served, &value)?;
+            served.kind.decode_value((conversion.to_stored)(value), &mut unknown)
+        }
+    };
+    let object = result.map_err(|error| unreadable(served, json, &error))?;
+    Ok((object, judge(served, problems, validation)?))
+}
+
+/// Decodes a value of the shape in which `served` is served: the result of a patch.
+pub fn value(served: &Served, value: Value, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    check_type(served, &value)?;
+    let value = match served.conversion {
+        None => value,
+        Some(conversion) => (conversion.to_stored)(value),
+    };
+    let mut problems = Vec::new();
+    let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
+    let object = served
+        .kind
+        .decode_value(value, &mut unknown)
+        .map_err(|error| cannot_be_handled(served, served.info.kind, &error.to_string()))?;
+    Ok((object, judge(served, problems, validation)?))
+}
+
+fn judge(
+    served: &Served,
+    problems: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => Err(cannot_be_handled(
+            served,
+            served.info.kind,
+            &format!("strict decoding error: {}", problems.join(", ")),
+        )),
+        FieldValidation::Ignore => Ok(Vec::new()),
+        _ => Ok(problems),
+    }
+}
+
+fn cannot_be_handled(served: &Served, kind: &str, why: &str) -> ApiError {
+    let (version, expected) = (served.info.version, served.info.kind);
+    ApiError::BadRequest(format!("{kind} in version \"{version}\" cannot be handled as a {expected}: {why}"))
+}
+
+/// Says why `json` is not an object of `served`: another type, broken JSON, or a value of the wrong type.
+fn unreadable(served: &Served, json: &[u8], error: &serde_json::Error) -> ApiError {
+    match serde_json::from_slice::<Value>(json) {
+        Err(syntax) => cannot_be_handled(served, served.info.kind, &format!("invalid JSON: {syntax}")),
+        Ok(value) => match check_type(served, &value) {
+            Err(mismatch) => mismatch,
+            Ok(()) => cannot_be_handled(served, served.info.kind, &wrong_type(served, json, error)),
+        },
+    }
+}
+
+fn check_type(served: &Served, value: &Value) -> Result<(), ApiError> {
+    let Value::Object(map) = value else {
+        return Err(cannot_be_handled(
+            served,
+            served.info.kind,
+            &format!(
+                "json: cannot unmarshal {} into Go value of type {}.{}",
+                go_type(value),
+                served.info.version,
+                served.info.kind
+            ),
+        ));
+    };
+    let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let expected = served.api_version.as_str();
+    if !api_version.is_empty() && api_version != expected {
+        return Err(ApiError::BadRequest(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if !kind.is_empty() && kind != served.info.kind {
+        return Err(cannot_be_handled(
+            served,
+            kind,
+            &format!("no kind \"{kind}\" is served at this path; it takes {} only", served.info.kind),
+        ));
+    }
+    Ok(())
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// `json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32`, from what serde
+/// says and where it stopped.
+fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let field = Scanner::path_at(json, offset(json, error));
+    let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    let Some((found, rest)) = parts else {
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        return if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
+    };
+    let found = match found.split([' ', '`']).next().unwrap_or_default() {
+        "string" => "string",
+        "integer" | "floating" => "number",
+        "boolean" => "bool",
+        "sequence" => "array",
+        "map" => "object",
+        other => other,
+    };
+    let wanted = match rest.split(" at line ").next().unwrap_or(rest) {
+        "i32" => "int32",
+        "i64" => "int64",
+        "f64" => "float64",
+        "a boolean" => "bool",
+        "a string" => "string",
+        "a sequence" => "[]",
+        "a map" => "map[string]string",
+        "identifier" => "string",
+        other => other,
+    };
+    format!(
+        "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
+        served.info.kind
+    )
+}
+
+/// Where in `json` serde stopped.
+fn offset(json: &[u8], error: &serde_json::Error) -> usize {
+    let line = error.line().saturating_sub(1);
+    let start: usize = json.split_inclusive(|byte| *byte == b'\n').take(line).map(<[u8]>::len).sum();
+    (start + error.column()).min(json.len())
+}
+
+/// The paths of fields that an object names twice. `json` need not be valid; what is found until the first
+/// error is answered.
+fn duplicates(json: &[u8]) -> Vec<String> {
+    let mut scanner = Scanner { json, at: 0, stop: usize::MAX, path: Vec::new(), duplicates: Vec::new() };
+    scanner.value();
+    scanner.duplicates
+}
+
+/// Walks JSON text without building anything, keeping track of where it is.
+struct Scanner<'a> {
+    json: &'a [u8],
+    at: usize,
+    /// The walk ends here.
+    stop: usize,
+    path: Vec<Step<'a>>,
+    duplicates: Vec<String>,
+}
+
+enum Step<'a> {
+    Field(&'a [u8]),
+    Index(usize),
+}
+
+impl<'a> Scanner<'a> {
+    /// The field that byte `stop` belongs to.
+    fn path_at(json: &'a [u8], stop: usize) -> String {
+        let mut scanner = Self { json, at: 0, stop, path: Vec::new(), duplicates: Vec::new() };
+        scanner.value();
+        scanner.place()
+    }
+
+    fn place(&self) -> String {
+        let mut text = String::new();
+        for step in &self.path {
+            match step {
+                Step::Field(name) => {
+                    if !text.is_empty() {
+                        text.push('.');
+                    }
+                    text.push_str(&String::from_utf8_lossy(name));
+                }
+                Step::Index(index) => text.push_str(&format!("[{index}]")),
+            }
+        }
+        text
+    }
+
+    fn space(&mut self) -> Option<u8> {
+        while self.json.get(self.at)?.is_ascii_whitespace() {
+            self.at += 1;
+        }
+        Some(self.json[self.at])
+    }
+
+    /// Passes one value; `None` once the walk is over.
+    fn value(&mut self) -> Option<()> {
+        match self.space()? {
+            b'{' => self.object(),
+            b'[' => self.array(),
+            b'"' => self.string().map(drop),
+            _ => {
+                while self.json.get(self.at).is_some_and(|byte| !b",]} \t\r\n".contains(byte)) {
+                    self.at += 1;
+                }
+                (self.at < self.stop).then_some(())
+            }
+        }
+    }
+
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let start = self.at + 1;
+        let mut end = start;
+        loop {
+            match self.json.get(end)? {
+                b'"' => break,
+                b'\\' => end += 2,
+                _ => end += 1,
+            }
+        }
+        self.at = end + 1;
+        (self.at < self.stop).then_some(&self.json[start..end])
+    }
+
+    fn object(&mut self) -> Option<()> {
+        self.at += 1;
+        let mut names: Vec<&[u8]> = Vec::new();
+        let mut many: HashSet<&[u8]> = HashSet::new();
+        loop {
+            match self.space()? {
+                b'}' => break,
+                b',' => self.at += 1,
+                b'"' => {
+                    let name = self.string()?;
+                    self.path.push(Step::Field(name));
+                    // Few fields are compared one by one; a set is for maps such as large ConfigMaps.
+                    let is_known = if names.len() < 16 {
+                        names.contains(&name)
+                    } else {
+                        if many.is_empty() {
+                            many.extend(&names);
+                        }
+                        !many.insert(name)
+                    };
+                    if is_known {
+                        let place = self.place();
+                        self.duplicates.push(place);
+                    }
+                    names.push(name);
+                    if self.space()? != b':' {
+                        return None;
+                    }
+                    self.at += 1;
+                    self.value()?;
+                    self.path.pop();
+                }
+                _ => return None,
+            }
+        }
+        self.at += 1;
+        (self.at < self.stop).then_some(())
+    }
+
+    fn array(&mut self) -> Option<()> {
+        self.at += 1;
+        let mut index = 0;
+        loop {
+            match self.space()? {
+                b']' => break,
+                b',' => self.at += 1,
+                _ => {
+                    self.path.push(Step::Index(index));
+                    self.value()?;
+                    self.path.pop();
+                    index += 1;
+                }
+            }
+        }
+        self.at += 1;
+        (self.at < self.stop).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_named_twice_is_found_with_its_path() {
+        let json = br#"{"spec":{"a":1,"list":[{"x":1},{"x":2,"x":3}],"a":2},"spec":null}"#;
+        assert_eq!(duplicates(json), ["spec.list[1].x", "spec.a", "spec"]);
+        assert!(duplicates(br#"{"a":{"b":"\"a\":1"},"b":{"b":2}}"#).is_empty());
+    }
+
+    #[test]
+    fn the_place_of_an_error_is_named() {
+        let json = br#"{"spec":{"replicas":"three"}}"#;
+        let at = json.iter().position(|byte| *byte == b't').expect("three") + 6;
+        assert_eq!(Scanner::path_at(json, at), "spec.replicas");
+    }
+}

@@ -1,0 +1,131 @@
+//! The list of resources that are served.
+
+use std::{collections::HashMap, sync::Arc};
+
+use naru_model::ResourceInfo;
+use serde_json::Value;
+
+use super::{
+    Kind,
+    erased::{Erase, ErasedKind},
+    plain,
+};
+
+/// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
+pub struct Served {
+    pub info: &'static ResourceInfo,
+    /// `deployments.apps`
+    pub qualified: String,
+    /// `apps/v1`
+    pub api_version: String,
+    /// `Deployment.apps`, as messages about invalid objects say it.
+    pub qualified_kind: String,
+    /// `io.k8s.api.apps.v1.Deployment`
+    pub type_name: String,
+    pub kind: Arc<dyn ErasedKind>,
+    /// The resource under which objects are stored.
+    pub storage: Arc<str>,
+    pub conversion: Option<Conversion>,
+}
+
+/// How a view's objects become those of the stored kind, and back.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    pub to_stored: fn(Value) -> Value,
+    pub to_served: fn(Value) -> Value,
+}
+
+impl Served {
+    fn new(info: &'static ResourceInfo, kind: Arc<dyn ErasedKind>, conversion: Option<Conversion>) -> Self {
+        let qualified_kind = match info.group {
+            "" => info.kind.to_owned(),
+            group => format!("{}.{group}", info.kind),
+        };
+        let storage = kind.resource().qualified().into();
+        Self {
+            info,
+            qualified: info.qualified(),
+            api_version: info.api_version(),
+            qualified_kind,
+            type_name: naru_model::patch::merge_keys::type_name(info.group, info.version, info.kind),
+            kind,
+            storage,
+            conversion,
+        }
+    }
+
+    pub fn has_subresource(&self, name: &str) -> bool {
+        self.info.subresources.contains(&name)
+    }
+}
+
+/// Every resource that is served, found by URL or by name.
+#[derive(Default)]
+pub struct Kinds {
+    all: Vec<Arc<Served>>,
+    /// By group, version and plural.
+    by_path: HashMap<&'static str, HashMap<&'static str, HashMap<&'static str, Arc<Served>>>>,
+    by_name: HashMap<String, Arc<Served>>,
+}
+
+impl Kinds {
+    /// What every Naru serves. A new kind is one line here.
+    pub fn builtin() -> Self {
+        let mut kinds = Self::default();
+        plain::register(&mut kinds);
+        kinds
+    }
+
+    /// Serves `kind` under its own name.
+    pub fn add<K: Kind>(&mut self, kind: K) {
+        let erased: Arc<dyn ErasedKind> = Arc::new(Erase(kind));
+        self.insert(Served::new(erased.resource(), erased, None));
+    }
+
+    /// Serves the objects of `kind`, which was added before, under another name and in another shape.
+    pub fn add_view(&mut self, info: &'static ResourceInfo, of: &str, conversion: Conversion) {
+        let kind = self.by_name[of].kind.clone();
+        self.insert(Served::new(info, kind, Some(conversion)));
+    }
+
+    fn insert(&mut self, served: Served) {
+        let served = Arc::new(served);
+        let info = served.info;
+        let previous = self
+            .by_path
+            .entry(info.group)
+            .or_default()
+            .entry(info.version)
+            .or_default()
+            .insert(info.plural, served.clone());
+        // A kind that was added before gives way: the generic form of a kind is replaced by its own file's.
+        if let Some(previous) = previous {
+            self.all.retain(|other| !Arc::ptr_eq(other, &previous));
+        }
+        self.by_name.insert(served.qualified.clone(), served.clone());
+        self.all.push(served);
+    }
+
+    pub fn all(&self) -> &[Arc<Served>] {
+        &self.all
+    }
+
+    /// By URL: `("apps", "v1", "deployments")`.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
+        self.by_path.get(group)?.get(version)?.get(plural)
+    }
+
+    pub fn has_group_version(&self, group: &str, version: &str) -> bool {
+        self.by_path.get(group).is_some_and(|versions| versions.contains_key(version))
+    }
+
+    /// By qualified plural: `deployments.apps`.
+    pub fn named(&self, qualified: &str) -> Option<&Arc<Served>> {
+        self.by_name.get(qualified)
+    }
+
+    /// The resource of a Rust type.
+    pub fn of<T: k8s_openapi::Resource>(&self) -> Option<&Arc<Served>> {
+        self.find(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT)
+    }
+}

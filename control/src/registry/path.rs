@@ -1,0 +1,581 @@
+//! The road that every write takes: default, admit, validate, allocate, store.
+//!
+//! **Invariant:** an object is only written by a transaction that is conditional on the state it was made from;
+//! where another writer was faster, the whole road is taken again with the newer state. Uids, times and random
+//! names are chosen here, before a command is proposed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use naru_model::validation::{self, FieldErrors};
+use rand::Rng;
+use serde_json::Value;
+
+use super::{
+    AnyObject, Context, Kinds, Served,
+    allocation::{Claim, Pools},
+    decode::FieldValidation,
+};
+use crate::{
+    ApiError,
+    admission::Admission,
+    auth::{Attributes, Authorizer, BuiltIn, User, refusal},
+    settings::ClusterSettings,
+    store::{Change, Draft, Entry, Key, Op, Precondition, Snapshot, Store, StoreError},
+};
+
+/// How often a write is tried against ever newer states before the client is asked to.
+const MAX_ATTEMPTS: usize = 64;
+/// How many generated names are tried.
+const MAX_NAMES: usize = 8;
+
+/// Everything that can be done with objects, for HTTP handlers and the control plane's own code alike.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    kinds: Kinds,
+    settings: ClusterSettings,
+    admission: Admission,
+    authorizer: Box<dyn Authorizer>,
+}
+
+/// Who does something to which object or collection.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub user: &'a User,
+    pub served: &'a Served,
+    /// "" for cluster-scoped objects and for collections of all namespaces.
+    pub namespace: &'a str,
+    /// "" for collections, and on create.
+    pub name: &'a str,
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+/// The part of an object that an update is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+}
+
+/// What a write answers.
+pub struct Outcome {
+    /// The object as stored (or as it would be, in a dry run).
+    pub json: Bytes,
+    pub entry: Option<Arc<Entry>>,
+    pub is_created: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Registry {
+    pub fn new(store: Store, kinds: Kinds, settings: ClusterSettings) -> Self {
+        let admission = Admission::default();
+        Self(Arc::new(Inner { store, kinds, settings, admission, authorizer: Box::new(BuiltIn) }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+    pub fn kinds(&self) -> &Kinds {
+        &self.0.kinds
+    }
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.0.settings
+    }
+
+    /// Refuses what the user may not do.
+    pub fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        if self.0.authorizer.is_allowed(user, attributes) {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden(refusal(user, attributes)))
+    }
+
+    /// The object named by `call`, as of now.
+    pub fn entry(&self, call: &Call<'_>) -> Result<Arc<Entry>, ApiError> {
+        self.store().snapshot().get(&call.key()).ok_or_else(|| call.not_found())
+    }
+
+    /// Creates `object` in the namespace that `call` names.
+    pub async fn create(&self, call: &Call<'_>, mut object: Box<dyn AnyObject>) -> Result<Outcome, ApiError> {
+        let kind = &call.served.kind;
+        let meta = object.meta_mut();
+        if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty() && version != "0") {
+            return Err(ApiError::BadRequest(
+                "resourceVersion should not be set on objects to be created".into(),
+            ));
+        }
+        settle_namespace(call, meta)?;
+        let now = Timestamp::now();
+        let is_named_here = begin_life(meta, now, kind.has_generation());
+        kind.default(&mut *object);
+        {
+            let view = self.store().snapshot();
+            kind.prepare_create(&mut *object, &Context { now, view: &view });
+        }
+        self.0.admission.admit_create(self.store(), call, &mut *object).await?;
+        let mut errors = FieldErrors::default();
+        validate_name(call, object.meta(), &mut errors);
+        validation::meta::object_meta_beyond_name(object.meta(), call.served.info.namespaced, &mut errors);
+        kind.validate(&*object, &mut errors);
+        call.check(object.name(), errors)?;
+        let warnings = kind.warnings(&*object);
+
+        let allocates = kind.allocates();
+        let mut names_tried = 1;
+        for _ in 0..MAX_ATTEMPTS {
+            let view = self.store().snapshot();
+            // A failed attempt must not pass its choices on as requests to the next one.
+            let chosen = if allocates { Some(self.with_allocations(call, &view, &*object)?) } else { None };
+            match self.insert(call, &view, chosen.as_deref().unwrap_or(&*object), now).await {
+                Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: true, warnings }),
+                Err(Refusal::Taken) if is_named_here && names_tried < MAX_NAMES => {
+                    names_tried += 1;
+                    let meta = object.meta_mut();
+                    meta.name = Some(generated_name(meta.generate_name.as_deref().unwrap_or_default()));
+                }
+                Err(Refusal::Taken) => return Err(call.already_exists(object.name())),
+                Err(Refusal::Outdated) => (),
+                Err(Refusal::Error(error)) => return Err(error),
+            }
+        }
+        Err(ApiError::Unavailable("too many writers want the same at the same time; try again".into()))
+    }
+
+    async fn insert(
+        &self,
+        call: &Call<'_>,
+        view: &Snapshot,
+        object: &dyn AnyObject,
+        now: Timestamp,
+    ) -> Result<(Bytes, Option<Arc<Entry>>), Refusal> {
+        let key = Key::new(&call.served.storage, object.namespace(), object.name());
+        if view.get(&key).is_some() {
+            return Err(Refusal::Taken);
+        }
+        let draft = draft(object)?;
+        if call.dry_run {
+            return Ok((draft.json, None));
+        }
+        let mut ops = vec![Op { key, precondition: Precondition::Absent, change: Change::Put(draft) }];
+        for claim in call.served.kind.claims(object) {
+            ops.push(take(claim, now)?);
+        }
+        let entry = self.commit(ops, Refusal::Taken).await?;
+        Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
+    }
+
+    /// Commits `ops`, of which the first writes the object itself.
+    async fn commit(&self, ops: Vec<Op>, on_first: Refusal) -> Result<Option<Arc<Entry>>, Refusal> {
+        match self.store().transact(ops).await {
+            Ok(entries) => Ok(entries.into_iter().next().flatten()),
+            Err(StoreError::Precondition { index: 0, .. }) => Err(on_first),
+            Err(StoreError::Precondition { .. }) => Err(Refusal::Outdated),
+            Err(error) => Err(Refusal::Error(error.into())),
+        }
+    }
+
+    fn with_allocations(
+        &self,
+        call: &Call<'_>,
+        view: &Snapshot,
+        object: &dyn AnyObject,
+    ) -> Result<Box<dyn AnyObject>, ApiError> {
+        let mut object = object.boxed();
+        self.allocate(call, view, &mut *object, None)?;
+        Ok(object)
+    }
+
+    fn allocate(
+        &self,
+        call: &Call<'_>,
+        view: &Snapshot,
+        new: &mut dyn AnyObject,
+        old: Option<&dyn AnyObject>,
+    ) -> Result<(), ApiError> {
+        if !call.served.kind.allocates() {
+            return Ok(());
+        }
+        let mut errors = FieldErrors::default();
+        let pools = Pools { settings: self.settings(), view, seed: rand::rng().random() };
+        call.served.kind.allocate(new, old, &pools, &mut errors);
+        call.check(new.name(), errors)
+    }
+
+    /// Replaces a part of the object by what `make` makes of its present state, again with a newer state whenever
+    /// another writer was faster.
+    ///
+    /// What `make` answers carries the `resourceVersion` that it may replace, or none for any.
+    pub async fn update(
+        &self,
+        call: &Call<'_>,
+        part: Part,
+        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<(Box<dyn AnyObject>, Vec<String>), ApiError> + Send,
+    ) -> Result<Outcome, ApiError> {
+        let key = call.key();
+        for _ in 0..MAX_ATTEMPTS {
+            let view = self.store().snapshot();
+            let Some(entry) = view.get(&key) else {
+                return self.create_on_update(call, part, make).await;
+            };
+            let (object, warnings) = make(Some(&entry))?;
+            match self.replace(call, part, &view, &entry, object).await {
+                Ok((json, entry, more)) => {
+                    let warnings = warnings.into_iter().chain(more).collect();
+                    return Ok(Outcome { json, entry, is_created: false, warnings });
+                }
+                Err(Refusal::Error(error)) => return Err(error),
+                Err(Refusal::Taken | Refusal::Outdated) => (),
+            }
+        }
+        Err(call.modified())
+    }
+
+    async fn create_on_update(
+        &self,
+        call: &Call<'_>,
+        part: Part,
+        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<(Box<dyn AnyObject>, Vec<String>), ApiError> + Send,
+    ) -> Result<Outcome, ApiError> {
+        if part != Part::Whole || !call.served.kind.allows_create_on_update() {
+            return Err(call.not_found());
+        }
+        let (mut object, warnings) = make(None)?;
+        let meta = object.meta_mut();
+        // Who asks to replace a certain state does not want an object that has none.
+        if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) || meta.uid.is_some() {
+            return Err(call.not_found());
+        }
+        let outcome = self.create(call, object).await?;
+        Ok(Outcome { warnings: warnings.into_iter().chain(outcome.warnings).collect(), ..outcome })
+    }
+
+    async fn replace(
+        &self,
+        call: &Call<'_>,
+        part: Part,
+        view: &Snapshot,
+        entry: &Arc<Entry>,
+        mut object: Box<dyn AnyObject>,
+    ) -> Result<(Bytes, Option<Arc<Entry>>, Vec<String>), Refusal> {
+        let kind = &call.served.kind;
+        let old = kind.load(entry).map_err(|error| damaged(entry, &error))?;
+        check_identity(call, entry, object.meta())?;
+        let now = Timestamp::now();
+        let context = Context { now, view };
+        let warnings = match part {
+            Part::Whole => {
+                carry_over(object.meta_mut(), old.meta());
+                kind.default(&mut *object);
+                kind.prepare_update(&mut *object, &*old, &context);
+                let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
+                object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
+                self.0.admission.admit_update(self.store(), call, &mut *object, &*old)?;
+                let mut errors = FieldErrors::default();
+                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+                kind.validate(&*object, &mut errors);
+                kind.validate_update(&*object, &*old, &mut errors);
+                call.check(call.name, errors)?;
+                self.allocate(call, view, &mut *object, Some(&*old))?;
+                kind.warnings(&*object)
+            }
+            Part::Status => {
+                carry_over(object.meta_mut(), old.meta());
+                object.meta_mut().generation = old.meta().generation;
+                kind.default(&mut *object);
+                kind.prepare_status_update(&mut *object, &*old, &context);
+                let mut errors = FieldErrors::default();
+                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+                kind.validate_status_update(&*object, &*old, &mut errors);
+                call.check(call.name, errors)?;
+                Vec::new()
+            }
+            Part::Finalize => {
+                carry_over(object.meta_mut(), old.meta());
+                object.meta_mut().generation = old.meta().generation;
+                object = super::subresource::finalized(&*old, &*object);
+                Vec::new()
+            }
+        };
+        let (json, entry) = self.put(call, entry, &*old, &*object, now).await?;
+        Ok((json, entry, warnings))
+    }
+
+    /// Writes the new state, or removes the object where this update took the last thing that kept it.
+    pub(super) async fn put(
+        &self,
+        call: &Call<'_>,
+        entry: &Arc<Entry>,
+        old: &dyn AnyObject,
+        new: &dyn AnyObject,
+        now: Timestamp,
+    ) -> Result<(Bytes, Option<Arc<Entry>>), Refusal> {
+        let kind = &call.served.kind;
+        let draft = draft(new)?;
+        if is_same(entry, &draft) {
+            return Ok((entry.json.clone(), Some(entry.clone())));
+        }
+        if call.dry_run {
+            return Ok((at_revision(&draft, entry), None));
+        }
+        let key = entry.key.clone();
+        let precondition = Precondition::At(entry.revision);
+        if is_finished(kind.is_held(new), new.meta()) {
+            let mut ops = vec![Op { key, precondition, change: Change::Delete }];
+            ops.extend(kind.claims(old).into_iter().map(release));
+            let json = at_revision(&draft, entry);
+            let last = self.commit(ops, Refusal::Outdated).await?;
+            return Ok((json, last));
+        }
+        let mut ops = vec![Op { key, precondition, change: Change::Put(draft) }];
+        let (before, after) = (kind.claims(old), kind.claims(new));
+        for claim in after.iter().filter(|claim| !before.contains(claim)) {
+            ops.push(take(claim.clone(), now)?);
+        }
+        ops.extend(before.into_iter().filter(|claim| !after.contains(claim)).map(release));
+        let entry = self.commit(ops, Refusal::Outdated).await?;
+        Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
+    }
+}
+
+impl Call<'_> {
+    pub fn key(&self) -> Key {
+        Key::new(&self.served.storage, self.namespace, self.name)
+    }
+    pub fn not_found(&self) -> ApiError {
+        ApiError::NotFound { resource: self.served.qualified.clone(), name: self.name.into() }
+    }
+    pub fn already_exists(&self, name: &str) -> ApiError {
+        ApiError::AlreadyExists { resource: self.served.qualified.clone(), name: name.into() }
+    }
+    pub fn conflict(&self, message: impl Into<String>) -> ApiError {
+        ApiError::Conflict {
+            resource: self.served.qualified.clone(),
+            name: self.name.into(),
+            message: message.into(),
+        }
+    }
+    pub fn modified(&self) -> ApiError {
+        self.conflict(
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+    pub fn invalid(&self, name: &str, errors: FieldErrors) -> ApiError {
+        ApiError::Invalid { kind: self.served.qualified_kind.clone(), name: name.into(), errors: errors.0 }
+    }
+    pub fn check(&self, name: &str, errors: FieldErrors) -> Result<(), ApiError> {
+        if errors.is_empty() { Ok(()) } else { Err(self.invalid(name, errors)) }
+    }
+    /// What this call does, for the authorizer.
+    pub fn attributes<'a>(&'a self, verb: &'a str, subresource: &'a str) -> Attributes<'a> {
+        Attributes {
+            verb,
+            group: self.served.info.group,
+            resource: self.served.info.plural,
+            subresource,
+            namespace: self.namespace,
+            name: self.name,
+            path: "",
+        }
+    }
+}
+
+/// Why an attempt wrote nothing.
+pub(super) enum Refusal {
+    /// The name exists.
+    Taken,
+    /// Another writer was faster; a new attempt may succeed.
+    Outdated,
+    Error(ApiError),
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+pub(super) fn damaged(entry: &Entry, error: &serde_json::Error) -> ApiError {
+    tracing::error!(key = entry.key.as_str(), %error, "a stored object does not decode");
+    ApiError::Internal(format!("the stored object {} does not decode: {error}", entry.key.as_str()))
+}
+
+pub(super) fn draft(object: &dyn AnyObject) -> Result<Draft, ApiError> {
+    object.draft().map_err(|error| ApiError::Internal(format!("cannot serialize the object: {error}")))
+}
+
+/// Puts the object into the namespace of the URL, or refuses where it says another.
+fn settle_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result<(), ApiError> {
+    if !call.served.info.namespaced {
+        // A namespace on a cluster-scoped object is validation's to report.
+        return Ok(());
+    }
+    match meta.namespace.as_deref() {
+        None | Some("") => meta.namespace = Some(call.namespace.into()),
+        Some(namespace) if namespace == call.namespace => (),
+        Some(_) => {
+            return Err(ApiError::BadRequest(
+                "the namespace of the provided object does not match the namespace sent on the request"
+                    .into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Sets what only the server may; answers whether the name was generated here.
+fn begin_life(meta: &mut ObjectMeta, now: Timestamp, has_generation: bool) -> bool {
+    meta.uid = Some(new_uid());
+    meta.creation_timestamp = Some(Time(now));
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.resource_version = None;
+    meta.self_link = None;
+    meta.managed_fields = None;
+    meta.generation = has_generation.then_some(1);
+    let prefix = meta.generate_name.as_deref().unwrap_or_default();
+    let is_unnamed = meta.name.as_deref().unwrap_or_default().is_empty();
+    if is_unnamed && !prefix.is_empty() {
+        meta.name = Some(generated_name(prefix));
+        return true;
+    }
+    false
+}
+
+pub(super) fn new_uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// `prefix` and five characters that never spell a word.
+fn generated_name(prefix: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const MAX_PREFIX: usize = 63 - 5;
+    let mut end = prefix.len().min(MAX_PREFIX);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut random = rand::rng();
+    let suffix = (0..5).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]));
+    prefix[..end].chars().chain(suffix).collect()
+}
+
+fn validate_name(call: &Call<'_>, meta: &ObjectMeta, errors: &mut FieldErrors) {
+    match meta.name.as_deref().unwrap_or_default() {
+        "" => errors
+            .required(&validation::Path::new("metadata").child("name"), "name or generateName is required"),
+        name => call.served.kind.validate_name(name, errors),
+    }
+}
+
+/// That the new state is one of the object in the URL, and of the state that the client means.
+fn check_identity(call: &Call<'_>, entry: &Entry, meta: &ObjectMeta) -> Result<(), ApiError> {
+    let name = meta.name.as_deref().unwrap_or_default();
+    if name != call.name {
+        return Err(ApiError::BadRequest(if name.is_empty() {
+            "name must be provided".into()
+        } else {
+            format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)
+        }));
+    }
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    if !namespace.is_empty() && namespace != call.namespace && call.served.info.namespaced {
+        return Err(ApiError::BadRequest(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+            call.namespace
+        )));
+    }
+    let uid = meta.uid.as_deref().unwrap_or_default();
+    if !uid.is_empty() && uid != entry.meta.uid {
+        return Err(call.conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            entry.meta.uid
+        )));
+    }
+    match meta.resource_version.as_deref().unwrap_or_default() {
+        "" | "0" if call.served.kind.requires_resource_version() => {
+            let mut errors = FieldErrors::default();
+            let path = validation::Path::new("metadata").child("resourceVersion");
+            errors.invalid(&path, Value::from(0), "must be specified for an update");
+            Err(call.invalid(call.name, errors))
+        }
+        "" | "0" => Ok(()),
+        version => match version.parse::<u64>() {
+            Err(_) => {
+                let mut errors = FieldErrors::default();
+                let path = validation::Path::new("metadata").child("resourceVersion");
+                errors.invalid(&path, version, "must be an unsigned integer");
+                Err(call.invalid(call.name, errors))
+            }
+            Ok(version) if version == entry.revision.0 => Ok(()),
+            Ok(_) => Err(call.modified()),
+        },
+    }
+}
+
+/// Keeps what an update may not touch, and what it need not repeat.
+fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.uid.clone_from(&old.uid);
+    new.namespace.clone_from(&old.namespace);
+    if new.creation_timestamp.is_none() {
+        new.creation_timestamp.clone_from(&old.creation_timestamp);
+    }
+    new.generate_name.clone_from(&old.generate_name);
+    new.generation = old.generation;
+    // A deletion that began cannot be taken back, nor can an update begin one.
+    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    new.resource_version = None;
+    new.self_link = None;
+    new.managed_fields = None;
+}
+
+/// Whether a deleted object has nothing left that keeps it.
+pub(super) fn is_finished(is_held: bool, meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && !is_held
+}
+
+/// Whether `draft` is what is stored already; its bytes differ from the entry's by the resource version only.
+fn is_same(entry: &Entry, draft: &Draft) -> bool {
+    let (stored, new) = (&entry.json, &draft.json);
+    let (head, tail) = new.split_at(draft.revision_at as usize);
+    stored.len() > new.len() && stored.starts_with(head) && stored.ends_with(tail) && {
+        let between = &stored[head.len()..stored.len() - tail.len()];
+        let digits = entry.revision.0.to_string();
+        let text = String::from_utf8_lossy(between);
+        text.contains(&digits) && between.len() <= digits.len() + r#","resourceVersion":"","#.len()
+    }
+}
+
+/// The draft as a client would see it had it been written without a new revision.
+fn at_revision(draft: &Draft, entry: &Entry) -> Bytes {
+    let Ok(mut value) = serde_json::from_slice::<Value>(&draft.json) else { return draft.json.clone() };
+    value["metadata"]["resourceVersion"] = entry.revision.0.to_string().into();
+    serde_json::to_vec(&value).map_or_else(|_| draft.json.clone(), Bytes::from)
+}
+
+fn take(claim: Claim, now: Timestamp) -> Result<Op, ApiError> {
+    let key = claim.key();
+    let mut value = claim.value;
+    if let Some(metadata) = value.get_mut("metadata") {
+        metadata["uid"] = new_uid().into();
+        metadata["creationTimestamp"] = serde_json::to_value(Time(now)).unwrap_or_default();
+    }
+    let draft = Draft::from_value(&value).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(Op { key, precondition: Precondition::Absent, change: Change::Put(draft) })
+}
+
+pub(super) fn release(claim: Claim) -> Op {
+    Op { key: claim.key(), precondition: Precondition::Any, change: Change::Delete }
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs every benchmark on the release binary, beside its peers where there are any.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=${NARU_TOOLS:-$HOME/.cache/naru/tools}
+wasmtime=48.0.8
+if [ ! -x "$tools/wasmtime/bin/wasmtime" ]; then
+  echo "installing wasmtime-cli $wasmtime for comparison (about 17 minutes of CPU, once)"
+  CARGO_TARGET_DIR=$(mktemp -d) cargo install --locked --version $wasmtime --root "$tools/wasmtime" wasmtime-cli
+fi
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export NARU_BIN=$target/release/naru NARU_TOOLS=$tools NARU_SAMPLES=$PWD/build/samples
+for bench in startup deployment api http; do
+  cargo bench --locked -p naru-tests --bench "$bench"
+done

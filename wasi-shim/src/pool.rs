@@ -1,0 +1,99 @@
+//! How the engine is built: the pool of instances, sized against what the kernel allows.
+//!
+//! A pooled instance costs address space, and memory mappings of which a process has few (`vm.max_map_count`): two per
+//! stack when the pool is made and about four per live instance. The pool is made so small that it cannot run into
+//! that limit; what waits for a free instance waits in the engine's own queue (see `engine`), not in the kernel's errors.
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Mappings per instance: two of its stack, four of its memory and tables.
+const MAPPINGS_PER_INSTANCE: u64 = 6;
+/// Left for code, heap, threads and everything else in the process.
+const OTHER_MAPPINGS: u64 = 8192;
+/// Each memory reserves 4 GiB and guards of a process's 128 TiB.
+const MAX_INSTANCES: u32 = 16_000;
+
+/// Wasm gets half a MiB, as elsewhere; the other half is for host functions, which run on the guest's stack.
+const WASM_STACK: usize = 512 << 10;
+const STACK: usize = 1 << 20;
+
+/// A component is several core instances (its module, adapters, shims) with one or two memories among them.
+const CORE_INSTANCES: u32 = 8;
+const TABLES: u32 = 4;
+
+/// What a free slot keeps of its last instance's memory: resetting it in place is faster than giving it back.
+const KEEP_MEMORY: usize = 256 << 10;
+const KEEP_TABLE: usize = 16 << 10;
+const KEEP_STACK: usize = 32 << 10;
+
+/// How many instances the pool can hold, at most `wanted`. Says so in the log when the kernel's limit binds.
+pub fn instances(wanted: u32) -> u32 {
+    let (Some(limit), Some(used)) = (max_map_count(), mappings_in_use()) else {
+        return wanted.clamp(1, MAX_INSTANCES);
+    };
+    let possible = fitting(limit, used).min(MAX_INSTANCES);
+    if possible < wanted {
+        tracing::warn!(
+            wanted,
+            possible,
+            max_map_count = limit,
+            "fewer wasm instances at once than asked for: raise vm.max_map_count (sysctl) for more"
+        );
+    }
+    wanted.min(possible).max(1)
+}
+
+fn fitting(max_map_count: u64, used: u64) -> u32 {
+    let free = max_map_count.saturating_sub(used).saturating_sub(OTHER_MAPPINGS);
+    u32::try_from(free / MAPPINGS_PER_INSTANCE).unwrap_or(u32::MAX)
+}
+
+fn max_map_count() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
+
+fn mappings_in_use() -> Option<u64> {
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    Some(maps.iter().filter(|byte| **byte == b'\n').count() as u64)
+}
+
+pub fn config(instances: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    // PAGEMAP_SCAN (Linux 6.7) is probed by wasmtime and used where it works.
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(2).min(MAX_INSTANCES.max(instances)))
+        .total_tables(instances.saturating_mul(TABLES))
+        .total_stacks(instances)
+        .total_gc_heaps(instances.min(1000))
+        .table_elements(100_000)
+        .max_core_instance_size(4 << 20)
+        .max_component_instance_size(4 << 20)
+        .linear_memory_keep_resident(KEEP_MEMORY)
+        .table_keep_resident(KEEP_TABLE)
+        .async_stack_keep_resident(KEEP_STACK)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(STACK)
+        .wasm_component_model(true)
+        .wasm_component_model_async(true);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_stays_below_the_kernels_limit_of_mappings() {
+        let possible = fitting(65_530, 500);
+        assert!(possible > 9_000);
+        assert!(u64::from(possible) * MAPPINGS_PER_INSTANCE + 500 + OTHER_MAPPINGS <= 65_530);
+        assert_eq!(fitting(1000, 900), 0);
+    }
+}

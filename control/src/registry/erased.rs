@@ -89,6 +89,7 @@ pub trait ErasedKind: Send + Sync {
     fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
     fn validate_name(&self, name: &str, errors: &mut FieldErrors);
     fn validate(&self, object: &dyn AnyObject, errors: &mut FieldErrors);
+    fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors);
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors);
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors);
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
@@ -175,6 +176,9 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
     fn validate(&self, object: &dyn AnyObject, errors: &mut FieldErrors) {
         self.0.validate(of(object), errors);
+    }
+    fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors) {
+        self.0.validate_create(of(object), errors);
     }
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors) {
         self.0.validate_update(of(new), of(old), errors);

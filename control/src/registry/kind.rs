@@ -67,6 +67,9 @@ pub trait Kind: Send + Sync + 'static {
 
     fn validate(&self, _object: &Self::Object, _errors: &mut FieldErrors) {}
 
+    /// Rules for new objects only, after `validate`.
+    fn validate_create(&self, _object: &Self::Object, _errors: &mut FieldErrors) {}
+
     fn validate_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
 
     fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}

@@ -6,9 +6,9 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind,
+    Kind, deployment,
     erased::{Erase, ErasedKind},
-    plain,
+    plain, pod, replicaset, service,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -73,6 +73,10 @@ impl Kinds {
     pub fn builtin() -> Self {
         let mut kinds = Self::default();
         plain::register(&mut kinds);
+        kinds.add(pod::Pods);
+        kinds.add(replicaset::ReplicaSets);
+        kinds.add(deployment::Deployments);
+        kinds.add(service::Services);
         kinds
     }
 

@@ -7,13 +7,20 @@
 pub mod allocation;
 pub mod decode;
 mod delete;
+pub mod deployment;
 pub mod erased;
 pub mod kind;
 mod kinds;
 mod patch;
 mod path;
 mod plain;
+pub mod pod;
+pub mod podspec;
+pub mod replicaset;
+pub mod service;
 mod subresource;
+mod text; // Table cells that kinds share.
+mod workload; // Pod templates, and selectors that fit them.
 
 pub use delete::Deleted;
 pub use erased::{AnyObject, ErasedKind};

@@ -127,6 +127,7 @@ impl Registry {
         validate_name(call, object.meta(), &mut errors);
         validation::meta::object_meta_beyond_name(object.meta(), call.served.info.namespaced, &mut errors);
         kind.validate(&*object, &mut errors);
+        kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
         let warnings = kind.warnings(&*object);
 

@@ -9,11 +9,7 @@ use k8s_openapi::api::{
 use naru_model::{Object, ResourceInfo, resource::ALL_VERBS};
 use serde_json::{Map, Value};
 
-use super::{
-    Kind, Kinds, Scale,
-    allocation::{self, Claim, Pools},
-    kinds::Conversion,
-};
+use super::{Kind, Kinds, kinds::Conversion};
 
 /// A kind whose objects are stored as they come.
 pub struct Plain<T> {
@@ -55,10 +51,6 @@ impl<T: Object + schemars::JsonSchema> Kind for Plain<T> {
 pub(super) fn register(kinds: &mut Kinds) {
     kinds.add(Namespaces);
     kinds.add(Plain::<core::Node>::new(&NODES));
-    kinds.add(Plain::<core::Pod>::new(&PODS).with_generation());
-    kinds.add(Plain::<apps::ReplicaSet>::new(&REPLICA_SETS).with_generation());
-    kinds.add(Deployments);
-    kinds.add(Services);
     kinds.add(Plain::<core::Endpoints>::new(&ENDPOINTS).upserted());
     kinds.add(Plain::<discovery::EndpointSlice>::new(&ENDPOINT_SLICES).with_generation());
     kinds.add(Plain::<core::ConfigMap>::new(&CONFIG_MAPS));
@@ -91,8 +83,6 @@ const fn core_resource(
     }
 }
 
-const ALL: &[&str] = &["all"];
-
 static NAMESPACES: ResourceInfo = ResourceInfo {
     namespaced: false,
     subresources: &["finalize", "status"],
@@ -104,16 +94,6 @@ static NODES: ResourceInfo = ResourceInfo {
     subresources: &["status"],
     ..core_resource("Node", "nodes", "node", &["no"])
 };
-static PODS: ResourceInfo = ResourceInfo {
-    categories: ALL,
-    subresources: &["binding", "eviction", "log", "status"],
-    ..core_resource("Pod", "pods", "pod", &["po"])
-};
-static SERVICES: ResourceInfo = ResourceInfo {
-    categories: ALL,
-    subresources: &["status"],
-    ..core_resource("Service", "services", "service", &["svc"])
-};
 static ENDPOINTS: ResourceInfo = core_resource("Endpoints", "endpoints", "endpoints", &["ep"]);
 static CONFIG_MAPS: ResourceInfo = core_resource("ConfigMap", "configmaps", "configmap", &["cm"]);
 static SECRETS: ResourceInfo = core_resource("Secret", "secrets", "secret", &[]);
@@ -122,18 +102,6 @@ static SERVICE_ACCOUNTS: ResourceInfo =
 static EVENTS: ResourceInfo = core_resource("Event", "events", "event", &["ev"]);
 static EVENTS_V1: ResourceInfo =
     ResourceInfo { group: "events.k8s.io", ..core_resource("Event", "events", "event", &["ev"]) };
-static REPLICA_SETS: ResourceInfo = ResourceInfo {
-    group: "apps",
-    categories: ALL,
-    subresources: &["status"],
-    ..core_resource("ReplicaSet", "replicasets", "replicaset", &["rs"])
-};
-static DEPLOYMENTS: ResourceInfo = ResourceInfo {
-    group: "apps",
-    categories: ALL,
-    subresources: &["scale", "status"],
-    ..core_resource("Deployment", "deployments", "deployment", &["deploy"])
-};
 static CONTROLLER_REVISIONS: ResourceInfo = ResourceInfo {
     group: "apps",
     ..core_resource("ControllerRevision", "controllerrevisions", "controllerrevision", &[])
@@ -191,55 +159,6 @@ impl Kind for Namespaces {
     }
     fn is_held(&self, object: &core::Namespace) -> bool {
         object.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|held| !held.is_empty())
-    }
-}
-
-struct Services;
-
-impl Kind for Services {
-    type Object = core::Service;
-    fn resource(&self) -> &'static ResourceInfo {
-        &SERVICES
-    }
-    fn has_generation(&self) -> bool {
-        false
-    }
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-    fn allocates(&self) -> bool {
-        true
-    }
-    fn allocate(
-        &self,
-        new: &mut core::Service,
-        old: Option<&core::Service>,
-        pools: &Pools<'_>,
-        errors: &mut naru_model::validation::FieldErrors,
-    ) {
-        allocation::allocate(new, old, pools, errors);
-    }
-    fn claims(&self, object: &core::Service) -> Vec<Claim> {
-        allocation::claims(object)
-    }
-}
-
-struct Deployments;
-
-impl Kind for Deployments {
-    type Object = apps::Deployment;
-    fn resource(&self) -> &'static ResourceInfo {
-        &DEPLOYMENTS
-    }
-    fn scale(&self, object: &apps::Deployment) -> Option<Scale> {
-        Some(Scale {
-            spec_replicas: object.spec.replicas.unwrap_or(1),
-            status_replicas: object.status.as_ref().and_then(|status| status.replicas).unwrap_or(0),
-            selector: String::new(),
-        })
-    }
-    fn set_scale(&self, object: &mut apps::Deployment, replicas: i32) {
-        object.spec.replicas = Some(replicas);
     }
 }
 

@@ -1,0 +1,60 @@
+//! Cells that the tables of several kinds share.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use std::collections::BTreeMap;
+
+use super::Column;
+
+pub const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    priority: 0,
+    description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+};
+
+pub const AGE: Column = Column {
+    name: "Age",
+    kind: "string",
+    format: "",
+    priority: 0,
+    description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+};
+
+/// A column of the usual shape.
+pub const fn column(
+    name: &'static str,
+    kind: &'static str,
+    priority: i32,
+    description: &'static str,
+) -> Column {
+    Column { name, kind, format: "", priority, description }
+}
+
+pub fn or_none(text: &str) -> &str {
+    if text.is_empty() { "<none>" } else { text }
+}
+
+/// `a=b,c=d`, or `<none>`.
+pub fn labels(labels: Option<&BTreeMap<String, String>>) -> String {
+    let pairs: Vec<String> =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    or_none(&pairs.join(",")).into()
+}
+
+pub fn selector(selector: &LabelSelector) -> String {
+    naru_model::selector::format_api(Some(selector))
+}
+
+/// The names and the images of a template's containers, each joined by commas.
+pub fn containers(template: Option<&PodTemplateSpec>) -> (String, String) {
+    let containers =
+        template.and_then(|template| template.spec.as_ref()).map(|spec| spec.containers.as_slice());
+    let containers = containers.unwrap_or_default();
+    let join = |texts: Vec<&str>| texts.join(",");
+    (
+        join(containers.iter().map(|container| container.name.as_str()).collect()),
+        join(containers.iter().map(|container| container.image.as_deref().unwrap_or_default()).collect()),
+    )
+}

@@ -1,0 +1,106 @@
+//! What the kinds that make pods from a template have in common.
+
+use k8s_openapi::{
+    api::core::v1::PodTemplateSpec,
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+use naru_model::{
+    selector::matches_api,
+    validation::{FieldErrors, Path, names},
+};
+use serde_json::Value;
+
+use super::podspec::{self, OrEmpty, check};
+
+/// The selector must be there, and must match the pods that the template makes.
+pub fn selector(selector: &LabelSelector, kind: &str, path: &Path, errors: &mut FieldErrors) {
+    if *selector == LabelSelector::default() {
+        return errors.required(path, "");
+    }
+    check::label_selector(Some(selector), path, errors);
+    if selector.match_labels.iter().flatten().next().is_none()
+        && selector.match_expressions.or_empty().is_empty()
+    {
+        let value = serde_json::to_value(selector).unwrap_or_default();
+        errors.invalid(path, value, &format!("empty selector is invalid for {kind}"));
+    }
+}
+
+/// Checks the template itself and that its pods fit the selector and live on when they end.
+pub fn template(
+    template: &PodTemplateSpec,
+    selector: &LabelSelector,
+    kind: &str,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
+    if !matches_api(selector, labels) || *selector == LabelSelector::default() {
+        let value = labels.map_or(Value::Null, |labels| serde_json::to_value(labels).unwrap_or_default());
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid(&path.child("metadata").child("labels"), value, detail);
+    }
+    podspec::validate_template(template, path, errors);
+    let Some(spec) = &template.spec else { return };
+    let policy = spec.restart_policy.or_empty();
+    if policy != "Always" {
+        errors.not_supported(&path.child("spec").child("restartPolicy"), policy, &["Always"]);
+    }
+    if spec.active_deadline_seconds.is_some() {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.child("spec").child("activeDeadlineSeconds"), &detail);
+    }
+}
+
+/// Counts in a status: never negative.
+pub fn counts(counts: &[(&str, Option<i64>)], path: &Path, errors: &mut FieldErrors) {
+    for (name, count) in counts {
+        check::not_negative(count.unwrap_or_default(), &path.child(name), errors);
+    }
+}
+
+/// One count in a status can't exceed another.
+pub fn at_most(
+    (name, count): (&str, Option<i32>),
+    (of_name, of): (&str, i32),
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    let count = count.unwrap_or_default();
+    if count > of {
+        errors.invalid(&path.child(name), count, &format!("cannot be greater than {of_name}"));
+    }
+}
+
+/// A number that is not negative, or a percentage.
+pub fn positive_or_percent(value: &IntOrString, path: &Path, errors: &mut FieldErrors) {
+    match value {
+        IntOrString::Int(number) => check::not_negative((*number).into(), path, errors),
+        IntOrString::String(text) => errors.problems(path, text, names::percent(text)),
+    }
+}
+
+pub fn not_more_than_all(value: &IntOrString, path: &Path, errors: &mut FieldErrors) {
+    if percentage(value).is_some_and(|percent| percent > 100) {
+        errors.invalid(path, json(value), "must not be greater than 100%");
+    }
+}
+
+pub fn json(value: &IntOrString) -> Value {
+    match value {
+        IntOrString::Int(number) => (*number).into(),
+        IntOrString::String(text) => text.as_str().into(),
+    }
+}
+
+fn percentage(value: &IntOrString) -> Option<i64> {
+    match value {
+        IntOrString::Int(_) => None,
+        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok(),
+    }
+}
+
+/// Whether it is zero, as a number or a percentage.
+pub fn is_zero(value: &IntOrString) -> bool {
+    matches!(value, IntOrString::Int(0)) || percentage(value) == Some(0)
+}

@@ -1,0 +1,193 @@
+//! One container's record: what it was asked to be, and how far it came.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use k8s_cri::v1::{
+    self as cri, ContainerMetadata, ContainerState, ImageSpec, LinuxContainerResources, Mount,
+};
+use naru_wasi_shim::{ExitReason, ExitStatus};
+use tokio::sync::Notify;
+
+use super::{
+    backend::{Prepared, Running},
+    log::LogFile,
+    sandbox::Sandbox,
+};
+
+type Map = std::collections::HashMap<String, String>;
+
+pub(super) struct Container {
+    pub id: String,
+    pub sandbox: Arc<Sandbox>,
+    pub metadata: ContainerMetadata,
+    pub labels: Map,
+    pub annotations: Map,
+    pub image: ImageSpec,
+    /// What the image is called with its digest.
+    pub image_ref: String,
+    pub image_id: String,
+    pub mounts: Vec<Mount>,
+    pub log: Arc<LogFile>,
+    pub created_at: i64,
+    /// Each guards a few lines without `.await`.
+    resources: Mutex<Option<LinuxContainerResources>>,
+    phase: Mutex<Phase>,
+    ended: Notify,
+}
+
+pub(super) enum Phase {
+    Created(Prepared),
+    Starting,
+    Running { since: i64, running: Running },
+    Exited(Exited),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Exited {
+    pub started_at: i64,
+    pub finished_at: i64,
+    pub code: i32,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// What [`Container::new`] is given beside the prepared container.
+pub(super) struct NewContainer {
+    pub id: String,
+    pub sandbox: Arc<Sandbox>,
+    pub config: cri::ContainerConfig,
+    pub image_ref: String,
+    pub image_id: String,
+    pub log: Arc<LogFile>,
+}
+
+impl Container {
+    pub(super) fn new(new: NewContainer, prepared: Prepared) -> Self {
+        let NewContainer { id, sandbox, config, image_ref, image_id, log } = new;
+        Self {
+            id,
+            sandbox,
+            metadata: config.metadata.unwrap_or_default(),
+            labels: config.labels,
+            annotations: config.annotations,
+            image: config.image.unwrap_or_default(),
+            image_ref,
+            image_id,
+            mounts: config.mounts,
+            log,
+            created_at: now(),
+            resources: Mutex::new(config.linux.and_then(|linux| linux.resources)),
+            phase: Mutex::new(Phase::Created(prepared)),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Takes what was prepared, once. Otherwise says in which state it is.
+    pub(super) fn begin_start(&self) -> Result<Prepared, &'static str> {
+        let mut phase = self.phase();
+        match std::mem::replace(&mut *phase, Phase::Starting) {
+            Phase::Created(prepared) => Ok(prepared),
+            other => {
+                let name = match &other {
+                    Phase::Created(_) | Phase::Starting => "starting",
+                    Phase::Running { .. } => "running",
+                    Phase::Exited(_) => "exited",
+                };
+                *phase = other;
+                Err(name)
+            }
+        }
+    }
+
+    pub(super) fn runs(&self, running: Running) {
+        *self.phase() = Phase::Running { since: now(), running };
+    }
+
+    pub(super) fn failed_to_start(&self, message: String) {
+        self.exited(Exited { started_at: 0, finished_at: now(), code: 128, reason: "StartError", message });
+    }
+
+    /// The log is complete before anybody sees that the container ended.
+    pub(super) fn ended(&self, status: ExitStatus) {
+        self.log.finish();
+        let started_at = match &*self.phase() {
+            Phase::Running { since, .. } => *since,
+            _ => self.created_at,
+        };
+        let reason = match status.reason {
+            ExitReason::Completed => "Completed",
+            ExitReason::Error => "Error",
+            ExitReason::OomKilled => "OOMKilled",
+        };
+        let finished_at = nanoseconds(status.finished_at).max(started_at);
+        self.exited(Exited { started_at, finished_at, code: status.code, reason, message: status.message });
+    }
+
+    pub(super) fn running(&self) -> Option<Running> {
+        match &*self.phase() {
+            Phase::Running { running, .. } => Some(running.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(&*self.phase(), Phase::Starting)
+    }
+
+    pub(super) fn state(&self) -> ContainerState {
+        match &*self.phase() {
+            Phase::Created(_) | Phase::Starting => ContainerState::ContainerCreated,
+            Phase::Running { .. } => ContainerState::ContainerRunning,
+            Phase::Exited(_) => ContainerState::ContainerExited,
+        }
+    }
+
+    /// When it runs or ran, and how it ended.
+    pub(super) fn history(&self) -> (i64, Option<Exited>) {
+        match &*self.phase() {
+            Phase::Created(_) | Phase::Starting => (0, None),
+            Phase::Running { since, .. } => (*since, None),
+            Phase::Exited(exited) => (exited.started_at, Some(exited.clone())),
+        }
+    }
+
+    /// Returns when its end is recorded.
+    pub(super) async fn wait_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if matches!(&*self.phase(), Phase::Exited(_)) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    pub(super) fn resources(&self) -> Option<LinuxContainerResources> {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_resources(&self, resources: LinuxContainerResources) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = Some(resources);
+    }
+
+    fn exited(&self, exited: Exited) {
+        *self.phase() = Phase::Exited(exited);
+        self.ended.notify_waiters();
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nanoseconds since 1970, as CRI counts.
+pub(super) fn now() -> i64 {
+    nanoseconds(SystemTime::now())
+}
+
+fn nanoseconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,417 @@
+//! The pods of this process: sandboxes, their containers, and what CRI asks of them.
+//!
+//! Invariant: an address belongs to one sandbox from its start to its removal; a container's record says how it
+//! ended before anybody is told that it did. State lives here alone: when the process ends, so do its containers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use k8s_cri::v1::{
+    self as cri, ContainerConfig, ContainerEventResponse, ContainerEventType, LinuxContainerResources,
+    PodSandboxConfig,
+};
+use naru_oci_fallback::ImageStore;
+use naru_wasi_shim::Engine;
+
+use super::{
+    backend::{Prepared, Surroundings},
+    container::{Container, NewContainer, now},
+    error::PodError,
+    events::Events,
+    locals::Locals,
+    log::LogFile,
+    messages,
+    outgoing::Outgoing,
+    pod_network::PodNet,
+    sandbox::{Sandbox, is_host_network},
+};
+use crate::network::Network;
+
+/// Handlers of RuntimeClasses that mean this runtime. What a container is, its image says.
+const HANDLERS: [&str; 9] =
+    ["", "naru", "wasm", "wasmtime", "wasmedge", "spin", "wasmtime-spin-v2", "wws", "slight"];
+/// How long containers that are ended from here, and not by kubelet with its grace period, may take.
+const FORCED: Duration = Duration::ZERO;
+
+pub(super) struct Pods {
+    pub engine: Engine,
+    pub images: ImageStore,
+    pub network: Network,
+    pub events: Events,
+    locals: Arc<Locals>,
+    outgoing: Arc<Outgoing>,
+    /// Guards look-ups and changes of the maps, never held over `.await`.
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    sandboxes: HashMap<String, Arc<Sandbox>>,
+    containers: HashMap<String, Arc<Container>>,
+    /// Containers by sandbox, in order of their creation.
+    members: HashMap<String, Vec<String>>,
+    /// Sandboxes and containers by name and attempt: kubelet never makes the same one twice, unless it lost an answer.
+    names: BTreeMap<String, String>,
+}
+
+impl Pods {
+    pub(super) fn new(engine: Engine, images: ImageStore, network: Network) -> Self {
+        let locals = Arc::new(Locals::new(network.clone()));
+        let outgoing = Arc::new(Outgoing::new(Arc::clone(&locals)));
+        Self {
+            engine,
+            images,
+            network,
+            events: Events::default(),
+            locals,
+            outgoing,
+            tables: Mutex::default(),
+        }
+    }
+
+    pub(super) fn run_sandbox(&self, config: PodSandboxConfig, handler: String) -> Result<String, PodError> {
+        if !HANDLERS.contains(&handler.as_str()) {
+            return Err(PodError::NoHandler(handler));
+        }
+        let metadata = config.metadata.as_ref().ok_or(PodError::Missing("the sandbox has no metadata"))?;
+        let name = format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
+        let id = new_id();
+        self.reserve("pod sandbox name", &name, &id)?;
+        let address = match self.sandbox_address(&config) {
+            Ok(address) => address,
+            Err(error) => {
+                self.tables().names.remove(&name);
+                return Err(error);
+            }
+        };
+        let sandbox = Sandbox::new(id.clone(), config, handler, address, &self.network, &self.outgoing);
+        self.tables().sandboxes.insert(id.clone(), Arc::new(sandbox));
+        self.tell(&id, &id, ContainerEventType::ContainerCreatedEvent);
+        self.tell(&id, &id, ContainerEventType::ContainerStartedEvent);
+        Ok(id)
+    }
+
+    /// Ends all of its containers. What is gone already is stopped.
+    pub(super) async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+        let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
+        let was_ready = sandbox.stop();
+        let stops = self.members(&sandbox.id).into_iter().map(|container| self.end(container, FORCED));
+        futures::future::join_all(stops).await;
+        if was_ready {
+            self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+        let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
+        self.stop_sandbox(&sandbox.id).await?;
+        for container in self.members(&sandbox.id) {
+            self.remove_container(&container.id).await?;
+        }
+        {
+            let mut tables = self.tables();
+            if tables.sandboxes.remove(&sandbox.id).is_none() {
+                return Ok(()); // Somebody else was faster.
+            }
+            tables.members.remove(&sandbox.id);
+            let metadata = sandbox.metadata();
+            tables.names.remove(&format!(
+                "{}_{}_{}_{}",
+                metadata.name, metadata.namespace, metadata.uid, metadata.attempt
+            ));
+        }
+        if let Some(address) = sandbox.own_address {
+            self.network.release(address);
+        }
+        self.events.send(|| event(&sandbox, &[], &sandbox.id, ContainerEventType::ContainerDeletedEvent));
+        Ok(())
+    }
+
+    pub(super) async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+    ) -> Result<String, PodError> {
+        let sandbox = self.sandbox(sandbox_id)?;
+        if !sandbox.is_ready() {
+            return Err(PodError::SandboxNotReady(sandbox.id.clone()));
+        }
+        let metadata = config.metadata.as_ref().ok_or(PodError::Missing("the container has no metadata"))?;
+        let name = format!("{}_{}_{}", sandbox.id, metadata.name, metadata.attempt);
+        let id = new_id();
+        self.reserve("container name", &name, &id)?;
+        let created = self.prepare(&id, &sandbox, config).await;
+        let mut tables = self.tables();
+        // It may have been stopped, or removed, while a module was compiled.
+        let created = created.and_then(|container| match sandbox.is_ready() {
+            true => Ok(container),
+            false => Err(PodError::SandboxNotReady(sandbox.id.clone())),
+        });
+        match created {
+            Ok(container) => {
+                tables.containers.insert(id.clone(), Arc::new(container));
+                tables.members.entry(sandbox.id.clone()).or_default().push(id.clone());
+                drop(tables);
+                self.tell(&sandbox.id, &id, ContainerEventType::ContainerCreatedEvent);
+                Ok(id)
+            }
+            Err(error) => {
+                tables.names.remove(&name);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn start_container(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+        let container = self.container(id)?;
+        if !container.sandbox.is_ready() {
+            return Err(PodError::SandboxNotReady(container.sandbox.id.clone()));
+        }
+        let prepared = container
+            .begin_start()
+            .map_err(|state| PodError::NotCreated { id: container.id.clone(), state })?;
+        // In a task of its own: a caller that hangs up must not leave it half started.
+        let pods = Arc::clone(self);
+        let started = tokio::spawn(async move { pods.start(container, prepared).await });
+        started.await.unwrap_or_else(|error| Err(PodError::Start(error.to_string())))
+    }
+
+    /// Returns when it ended. A container that does not run is stopped already.
+    pub(super) async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), PodError> {
+        let container = self.container(id)?;
+        // In a task of its own: a caller that hangs up must not take the grace period's end with it.
+        let stopped = tokio::spawn(Arc::clone(self).end(container, grace));
+        stopped.await.map_err(|error| PodError::Start(error.to_string()))
+    }
+
+    /// Ends it if it still runs. What is gone already is removed.
+    pub(super) async fn remove_container(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+        let Ok(container) = self.container(id) else { return Ok(()) };
+        self.end(Arc::clone(&container), FORCED).await;
+        let sandbox = &container.sandbox;
+        {
+            let mut tables = self.tables();
+            if tables.containers.remove(&container.id).is_none() {
+                return Ok(());
+            }
+            if let Some(members) = tables.members.get_mut(&sandbox.id) {
+                members.retain(|member| *member != container.id);
+            }
+            let metadata = &container.metadata;
+            tables.names.remove(&format!("{}_{}_{}", sandbox.id, metadata.name, metadata.attempt));
+        }
+        self.tell(&sandbox.id, &container.id, ContainerEventType::ContainerDeletedEvent);
+        Ok(())
+    }
+
+    pub(super) fn update_resources(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<(), PodError> {
+        let container = self.container(id)?;
+        if container.running().is_some() {
+            return Err(PodError::Unimplemented(
+                "the limits of a running WebAssembly container cannot be changed: restart it",
+            ));
+        }
+        container.set_resources(resources);
+        Ok(())
+    }
+
+    pub(super) fn reopen_log(&self, id: &str) -> Result<(), PodError> {
+        let container = self.container(id)?;
+        if container.running().is_none() {
+            return Err(PodError::NotRunning(container.id.clone()));
+        }
+        container.log.reopen().map_err(|source| log_error(&container.log, source))
+    }
+
+    pub(super) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.tables().sandboxes.values().cloned().collect()
+    }
+
+    pub(super) fn containers(&self) -> Vec<Arc<Container>> {
+        self.tables().containers.values().cloned().collect()
+    }
+
+    /// The containers of a sandbox, in order of their creation.
+    pub(super) fn members(&self, sandbox: &str) -> Vec<Arc<Container>> {
+        let tables = self.tables();
+        let ids = tables.members.get(sandbox).into_iter().flatten();
+        ids.filter_map(|id| tables.containers.get(id).cloned()).collect()
+    }
+
+    /// By its id or the beginning of it, if no other begins so.
+    pub(super) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, PodError> {
+        find(&self.tables().sandboxes, id).ok_or_else(|| PodError::NoSandbox(id.to_owned()))
+    }
+
+    pub(super) fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
+        find(&self.tables().containers, id).ok_or_else(|| PodError::NoContainer(id.to_owned()))
+    }
+
+    /// Ends everything, when the process ends.
+    pub(super) async fn shut_down(self: &Arc<Self>, grace: Duration) {
+        self.network.close();
+        let ends = self.containers().into_iter().map(|container| self.end(container, grace));
+        futures::future::join_all(ends).await;
+    }
+
+    async fn prepare(
+        &self,
+        id: &str,
+        sandbox: &Arc<Sandbox>,
+        mut config: ContainerConfig,
+    ) -> Result<Container, PodError> {
+        let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+        let image = self.images.get(&name).ok_or(PodError::NoImage(name))?;
+        let log = Arc::new(log(&sandbox.config.log_directory, &config.log_path)?);
+        let network: Arc<PodNet> = Arc::clone(&sandbox.network);
+        let around = Surroundings {
+            engine: &self.engine,
+            images: &self.images,
+            locals: &self.locals,
+            network,
+            log: Arc::clone(&log),
+            sandbox: &sandbox.config,
+        };
+        let prepared = Prepared::new(&image, &mut config, around).await?;
+        let new = NewContainer {
+            id: id.to_owned(),
+            sandbox: Arc::clone(sandbox),
+            config,
+            image_ref: messages::image_ref(&image),
+            image_id: image.digest,
+            log,
+        };
+        Ok(Container::new(new, prepared))
+    }
+
+    async fn start(self: Arc<Self>, container: Arc<Container>, prepared: Prepared) -> Result<(), PodError> {
+        let running = match prepared.start(container.resources().as_ref()).await {
+            Ok(running) => running,
+            Err(message) => {
+                container.failed_to_start(message.clone());
+                return Err(PodError::Start(message));
+            }
+        };
+        container.runs(running.clone());
+        self.tell(&container.sandbox.id, &container.id, ContainerEventType::ContainerStartedEvent);
+        tokio::spawn(async move {
+            let status = running.wait().await;
+            drop(running);
+            container.ended(status);
+            self.tell(&container.sandbox.id, &container.id, ContainerEventType::ContainerStoppedEvent);
+        });
+        Ok(())
+    }
+
+    fn end(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        grace: Duration,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
+        async move {
+            while container.is_starting() {
+                tokio::task::yield_now().await;
+            }
+            if let Some(running) = container.running() {
+                running.stop(grace).await;
+                container.wait_ended().await;
+            }
+        }
+    }
+
+    fn sandbox_address(&self, config: &PodSandboxConfig) -> Result<IpAddr, PodError> {
+        if is_host_network(config) {
+            let own = self.network.node_address();
+            return own.ok_or(PodError::Missing("the node has no address yet for pods with hostNetwork"));
+        }
+        Ok(self.network.allocate()?.into())
+    }
+
+    fn reserve(&self, what: &'static str, name: &str, id: &str) -> Result<(), PodError> {
+        let mut tables = self.tables();
+        if let Some(holder) = tables.names.get(name) {
+            return Err(PodError::Reserved { what, name: name.to_owned(), id: holder.clone() });
+        }
+        tables.names.insert(name.to_owned(), id.to_owned());
+        Ok(())
+    }
+
+    /// Tells the listeners what happened to a container, or to the sandbox itself.
+    fn tell(&self, sandbox: &str, subject: &str, what: ContainerEventType) {
+        self.events.send(|| match self.sandbox(sandbox) {
+            Ok(sandbox) => event(&sandbox, &self.members(&sandbox.id), subject, what),
+            // Removed meanwhile; the listener learns of that by the next event.
+            Err(_) => ContainerEventResponse {
+                container_id: subject.to_owned(),
+                container_event_type: what.into(),
+                created_at: now(),
+                ..ContainerEventResponse::default()
+            },
+        });
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn event(
+    sandbox: &Sandbox,
+    members: &[Arc<Container>],
+    subject: &str,
+    what: ContainerEventType,
+) -> ContainerEventResponse {
+    ContainerEventResponse {
+        container_id: subject.to_owned(),
+        container_event_type: what.into(),
+        created_at: now(),
+        pod_sandbox_status: Some(messages::sandbox_status(sandbox)),
+        containers_statuses: members.iter().map(|container| messages::container_status(container)).collect(),
+    }
+}
+
+fn log(folder: &str, file: &str) -> Result<LogFile, PodError> {
+    if folder.is_empty() || file.is_empty() {
+        return Ok(LogFile::discard());
+    }
+    let path = PathBuf::from(folder).join(file);
+    LogFile::create(path.clone()).map_err(|source| PodError::Log { path: path.display().to_string(), source })
+}
+
+fn log_error(log: &LogFile, source: std::io::Error) -> PodError {
+    PodError::Log { path: log.path().display().to_string(), source }
+}
+
+fn find<T>(map: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
+    if let Some(found) = map.get(id) {
+        return Some(Arc::clone(found));
+    }
+    if id.is_empty() || id.len() >= 64 {
+        return None;
+    }
+    let mut found = map.iter().filter(|(key, _)| key.starts_with(id));
+    match (found.next(), found.next()) {
+        (Some((_, only)), None) => Some(Arc::clone(only)),
+        _ => None,
+    }
+}
+
+/// 64 hexadecimal digits, as other runtimes have them.
+fn new_id() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+/// The status of a sandbox with its containers, as one look.
+pub(super) fn statuses(pods: &Pods, sandbox: &Sandbox) -> Vec<cri::ContainerStatus> {
+    pods.members(&sandbox.id).iter().map(|container| messages::container_status(container)).collect()
+}

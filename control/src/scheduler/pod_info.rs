@@ -1,0 +1,128 @@
+//! A pod, with what every cycle asks of it worked out once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::{Affinity, Pod, PodSpec, Toleration};
+use naru_model::{Object, owner, pod};
+
+use super::Amounts;
+
+/// `namespace/name` of a pod.
+pub type PodKey = Arc<str>;
+
+/// The name that pods must ask for, or leave unset, to be scheduled here.
+pub const SCHEDULER_NAME: &str = "default-scheduler";
+
+/// What a container without requests counts as when nodes are compared (never when they are filtered), so that
+/// pods that ask for nothing do not all land on one node.
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 << 20;
+
+/// A port of the node that a pod takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    pub address: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether both cannot be open on one node: the unspecified address takes the port on all of them.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let any = |address: &str| address == "0.0.0.0";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address || any(&self.address) || any(&other.address))
+    }
+}
+
+/// An immutable pod as the scheduler sees it.
+#[derive(Debug)]
+pub struct PodInfo {
+    pub pod: Arc<Pod>,
+    pub key: PodKey,
+    pub requests: Amounts,
+    /// cpu (in thousandths) and memory with defaults for containers that request nothing.
+    pub scored_cpu: i64,
+    pub scored_memory: i64,
+    pub host_ports: Vec<HostPort>,
+    pub priority: i32,
+    /// The uid of the controlling owner: pods that share it are spread.
+    pub workload: Option<Arc<str>>,
+}
+
+impl PodInfo {
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let requests = Amounts::new(&pod::requests(spec));
+        let lacks =
+            |name: &str| spec.containers.iter().filter(|container| requests_nothing(container, name)).count();
+        let host_ports = pod::host_ports(spec).map(|(address, protocol, port)| HostPort {
+            address: address.into(),
+            protocol: protocol.into(),
+            port,
+        });
+        Self {
+            key: key_of(&pod),
+            scored_cpu: requests.milli_cpu + DEFAULT_MILLI_CPU * lacks("cpu") as i64,
+            scored_memory: requests.memory + DEFAULT_MEMORY * lacks("memory") as i64,
+            requests,
+            host_ports: host_ports.collect(),
+            priority: spec.priority.unwrap_or(0),
+            workload: owner::controller_of(&pod.metadata).map(|owner| owner.uid.as_str().into()),
+            pod,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        self.pod.name()
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.pod.namespace()
+    }
+
+    pub fn uid(&self) -> &str {
+        self.pod.uid()
+    }
+
+    pub fn tolerations(&self) -> &[Toleration] {
+        self.spec().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+    }
+
+    pub fn affinity(&self) -> Option<&Affinity> {
+        self.spec()?.affinity.as_ref()
+    }
+
+    pub fn node_selector(&self) -> Option<&BTreeMap<String, String>> {
+        self.spec()?.node_selector.as_ref().filter(|selector| !selector.is_empty())
+    }
+
+    fn spec(&self) -> Option<&PodSpec> {
+        self.pod.spec.as_ref()
+    }
+}
+
+pub fn key_of(pod: &Pod) -> PodKey {
+    format!("{}/{}", pod.namespace(), pod.name()).into()
+}
+
+/// Whether this scheduler is the one to place the pod, once nothing gates it.
+pub fn is_ours(pod: &Pod) -> bool {
+    let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or_default();
+    matches!(name, "" | SCHEDULER_NAME)
+        && pod::node_name(pod).is_none()
+        && pod.metadata.deletion_timestamp.is_none()
+        && !pod::is_terminal(pod)
+}
+
+/// Whether something else still has to allow the pod (`spec.schedulingGates`).
+pub fn is_gated(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty())
+}
+
+fn requests_nothing(container: &k8s_openapi::api::core::v1::Container, name: &str) -> bool {
+    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    requests.is_none_or(|requests| !requests.contains_key(name))
+}

@@ -7,8 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getppid, getrlimit, pidfd_open, setrlimit};
-use tokio::{io::unix::AsyncFd, net::UnixListener};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, Resource, Rlimit, getppid, getrlimit, pidfd_open, setrlimit},
+};
+use tokio::net::UnixListener;
 
 use super::RuntimeError;
 
@@ -74,7 +77,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// ends threads while it lives.
 pub(super) async fn parent_is_gone() -> io::Result<()> {
     let Some(parent) = getppid().filter(|parent| *parent != Pid::INIT) else { return Ok(()) };
-    let handle: OwnedFd = match pidfd_open(parent, PidfdFlags::NONBLOCK) {
+    let handle: OwnedFd = match pidfd_open(parent, PidfdFlags::empty()) {
         Ok(handle) => handle,
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -83,8 +86,22 @@ pub(super) async fn parent_is_gone() -> io::Result<()> {
     if getppid() != Some(parent) {
         return Ok(());
     }
-    let handle = AsyncFd::register_with_interest(handle, tokio::io::Interest::READABLE)?;
-    handle.readable().await.map(|_| ())
+    let (gone, wait) = tokio::sync::oneshot::channel();
+    // A thread that does nothing but wait; the process does not wait for it when it ends.
+    std::thread::Builder::new().name("parent".to_owned()).stack_size(64 << 10).spawn(move || {
+        let _ = gone.send(wait_for_exit(&handle));
+    })?;
+    wait.await.unwrap_or_else(|_| Err(io::Error::other("the thread that watches the parent died")))
+}
+
+fn wait_for_exit(process: &OwnedFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Each pod takes a socket or two: as many files as the system lets this process have.

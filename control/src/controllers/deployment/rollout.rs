@@ -4,7 +4,7 @@ use k8s_openapi::api::{apps::v1::RollingUpdateDeployment, core::v1::Pod};
 use naru_model::{
     Object,
     intstr::{Rounding, scaled},
-    pod::is_terminal,
+    pod::{is_active, is_terminal},
 };
 
 use super::{
@@ -48,9 +48,16 @@ impl Look<'_> {
         if self.is_recreate() {
             return self.replicas;
         }
-        let total = self.sets.old.iter().map(WorkingSet::replicas).sum::<i32>() + current;
+        // Kubernetes counts desired pods only, and so exceeds the surge while a shrinking set still has more.
+        let total = self.sets.old.iter().map(|set| self.occupied(set)).sum::<i32>() + current;
         let room = self.replicas + self.max_surge() - total;
         if room <= 0 { current } else { current + room.min(self.replicas - current).max(0) }
+    }
+
+    /// Pods that the set shall have, or still has though it shall no longer.
+    fn occupied(&self, set: &WorkingSet) -> i32 {
+        let pods = self.view.cache.controlled_by::<Pod>(set.set.uid()).filter(|pod| is_active(pod)).count();
+        set.replicas().max(i32::try_from(pods).unwrap_or(i32::MAX))
     }
 
     pub fn max_surge(&self) -> i32 {

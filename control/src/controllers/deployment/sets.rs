@@ -102,8 +102,11 @@ impl WorkingSet {
         }
     }
 
+    /// Available pods that stay: the set may still report those that it has already been told to give up, and
+    /// counting on them would give up as many again.
     pub fn available(&self) -> i32 {
-        self.set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+        let reported = self.set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+        reported.min(self.replicas())
     }
 
     pub fn annotation(&self, name: &str) -> Option<&str> {

@@ -31,6 +31,16 @@ macro_rules! bodies {
             pub fn name(&self) -> &str {
                 match self { $(Self::$kind(object) => object.name()),* }
             }
+            /// The resource and the object as JSON, for tests that play the API.
+            #[cfg(test)]
+            pub fn to_json(&self) -> (String, serde_json::Value) {
+                match self {
+                    $(Self::$kind(object) => {
+                        let json = serde_json::to_value(object).expect("every kind serializes");
+                        (super::resource_of::<$kind>(), json)
+                    })*
+                }
+            }
             pub(super) async fn create(&self, client: &ApiClient) -> Result<Arc<Entry>, ApiError> {
                 match self { $(Self::$kind(object) => client.create(&**object).await),* }
             }

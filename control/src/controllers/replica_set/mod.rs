@@ -7,5 +7,7 @@
 mod ranking;
 mod reconcile;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use reconcile::ReplicaSets;

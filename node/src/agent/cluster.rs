@@ -1,0 +1,226 @@
+//! The Kubernetes API as the workers see it: the few calls they make, behind a trait, real or fake.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    client::{Body, ClientBuilder, ConfigExt},
+};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{identity::PodIdentity, settings::AgentError};
+
+/// Why the API did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// The object is not there; the text is the API's, such as `configmaps "x" not found`.
+    #[error("{0}")]
+    NotFound(String),
+    /// The object is another one than was meant, or has changed.
+    #[error("{0}")]
+    Conflict(String),
+    /// Refused for good.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer, or a failure of the server: worth another try.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+pub type ClusterResult<T> = Result<T, ClusterError>;
+
+/// An entry of the cluster's own image store.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ClusterImage {
+    pub name: String,
+    pub digest: String,
+    #[serde(default)]
+    pub size: u64,
+}
+
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    async fn patch_pod_status(&self, pod: &PodIdentity, patch: &Value) -> ClusterResult<()>;
+    /// Removes the pod at once, if it is still the same one.
+    async fn finish_pod_deletion(&self, pod: &PodIdentity) -> ClusterResult<()>;
+    async fn config_map(&self, namespace: &str, name: &str) -> ClusterResult<ConfigMap>;
+    async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret>;
+    async fn create_event(&self, event: &Event) -> ClusterResult<()>;
+    async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> ClusterResult<()>;
+    /// `None` where the cluster has no such image, or no image store at all.
+    async fn resolve_image(&self, name: &str) -> ClusterResult<Option<ClusterImage>>;
+    async fn image_blob(&self, digest: &str) -> ClusterResult<BoxStream<'static, Result<Bytes, String>>>;
+}
+
+impl From<kube::Error> for ClusterError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                let message = status.message.clone();
+                match status.code {
+                    404 => Self::NotFound(message),
+                    409 => Self::Conflict(message),
+                    429 | 500.. => Self::Unavailable(message),
+                    _ => Self::Refused(message),
+                }
+            }
+            other => Self::Unavailable(with_sources(&other)),
+        }
+    }
+}
+
+/// The whole chain of an error in one line.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A client that multiplexes over HTTP/2 where the server has it: hundreds of status writes share one connection.
+pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
+    let build = || -> Result<Client, kube::Error> {
+        let tls = config.rustls_client_config()?;
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions();
+        let https = connector.build();
+        let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+            .http2_adaptive_window(true)
+            .build::<_, Body>(https);
+        let service = tower::ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer()?)
+            .map_err(Into::<tower::BoxError>::into)
+            .service(http);
+        Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+    };
+    build().map_err(AgentError::ApiAccess)
+}
+
+/// The real API.
+pub struct KubeCluster {
+    client: Client,
+}
+
+impl KubeCluster {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn get_raw(&self, path: String) -> ClusterResult<http::Response<Body>> {
+        let request = http::Request::get(path).body(Body::empty()).expect("the path is percent-encoded");
+        Ok(self.client.send(request).await?)
+    }
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+#[async_trait]
+impl Cluster for KubeCluster {
+    async fn patch_pod_status(&self, pod: &PodIdentity, patch: &Value) -> ClusterResult<()> {
+        let api = self.pods(&pod.namespace);
+        // The raw request: the answer, a whole pod, is on its way through the watch already.
+        let params = PatchParams::default();
+        let request = kube::core::Request::new(api.resource_url())
+            .patch_subresource("status", &pod.name, &params, &Patch::Strategic(patch))
+            .map_err(|error| ClusterError::Refused(error.to_string()))?;
+        let response = self.client.send(request.map(Body::from)).await?;
+        check(response).await.map(drop)
+    }
+
+    async fn finish_pod_deletion(&self, pod: &PodIdentity) -> ClusterResult<()> {
+        let preconditions = Preconditions { uid: Some(pod.uid.clone()), ..Default::default() };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        self.pods(&pod.namespace).delete(&pod.name, &params).await?;
+        Ok(())
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> ClusterResult<ConfigMap> {
+        Ok(Api::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret> {
+        Ok(Api::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    async fn create_event(&self, event: &Event) -> ClusterResult<()> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        api.create(&PostParams::default(), event).await?;
+        Ok(())
+    }
+
+    async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> ClusterResult<()> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        Ok(())
+    }
+
+    async fn resolve_image(&self, name: &str) -> ClusterResult<Option<ClusterImage>> {
+        let response = self.get_raw(format!("/naru/v1/images/resolve?name={}", encoded(name))).await?;
+        match check(response).await {
+            Ok(response) => {
+                let bytes = response
+                    .into_body()
+                    .collect()
+                    .await
+                    .map_err(|error| ClusterError::Unavailable(with_sources(&error)))?
+                    .to_bytes();
+                let image = serde_json::from_slice(&bytes);
+                image.map(Some).map_err(|error| ClusterError::Refused(format!("image {name}: {error}")))
+            }
+            // Another distribution's API server knows no such path, or lets nodes see none that it does not know.
+            Err(ClusterError::NotFound(_) | ClusterError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn image_blob(&self, digest: &str) -> ClusterResult<BoxStream<'static, Result<Bytes, String>>> {
+        let response = check(self.get_raw(format!("/naru/v1/blobs/{digest}")).await?).await?;
+        let body = response.into_body();
+        Ok(body.into_data_stream().map_err(|error| with_sources(&error)).boxed())
+    }
+}
+
+/// An error answer, as what it means.
+async fn check(response: http::Response<Body>) -> ClusterResult<http::Response<Body>> {
+    let code = response.status();
+    if code.is_success() {
+        return Ok(response);
+    }
+    let bytes = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let message = serde_json::from_slice::<Value>(&bytes)
+        .ok()
+        .and_then(|status| status["message"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("the API server answered {code}"));
+    Err(match code.as_u16() {
+        404 => ClusterError::NotFound(message),
+        409 => ClusterError::Conflict(message),
+        429 | 500.. => ClusterError::Unavailable(message),
+        _ => ClusterError::Refused(message),
+    })
+}

@@ -1,0 +1,1 @@
+//! A runtime and a cluster in memory, for tests.

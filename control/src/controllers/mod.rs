@@ -8,6 +8,7 @@
 
 mod common;
 mod deployment;
+mod endpoints;
 mod framework;
 mod replica_set;
 #[cfg(test)]
@@ -44,5 +45,10 @@ pub fn spawn(
 }
 
 fn controllers(_settings: &ControllerSettings) -> Vec<Arc<dyn Controller>> {
-    vec![Arc::new(Typed(replica_set::ReplicaSets)), Arc::new(Typed(deployment::Deployments))]
+    vec![
+        Arc::new(Typed(replica_set::ReplicaSets)),
+        Arc::new(Typed(deployment::Deployments)),
+        Arc::new(Typed(endpoints::EndpointSlices)),
+        Arc::new(endpoints::LegacyEndpoints),
+    ]
 }

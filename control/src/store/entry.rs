@@ -114,7 +114,7 @@ pub struct Entry {
 
 impl Entry {
     /// `draft` as it is at `revision`.
-    pub(super) fn new(key: Key, revision: Revision, draft: &Draft) -> Self {
+    pub(crate) fn new(key: Key, revision: Revision, draft: &Draft) -> Self {
         let json = match draft.revision_at {
             0 => draft.json.clone(),
             at => splice::insert(&draft.json, at as usize, revision).into(),

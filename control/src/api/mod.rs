@@ -1,6 +1,25 @@
-//! HTTP: routing, watch streams, tables, discovery and OpenAPI.
+//! The control plane's HTTP: what is answered to which request.
+//!
+//! Handlers turn requests into calls of the registry and entries into bytes; what an object may be is decided there.
+//! **Invariant:** whatever a client sends is answered, errors as `Status`. Not here: connections
+//! and TLS (`plane`), who may do what (`auth`), what a kind is (`registry`).
 
+mod body;
 pub mod discovery;
+mod documents; // Discovery and OpenAPI over HTTP.
+mod form; // As they are, as a table, metadata only.
+mod handler;
 pub mod health;
+mod images;
+mod list;
+mod logs;
 pub mod metrics;
 pub mod openapi;
+mod probes; // Health over HTTP.
+mod query;
+mod resources;
+mod select;
+mod watch;
+
+pub use body::Body;
+pub use handler::{State, handle};

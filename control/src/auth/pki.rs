@@ -13,8 +13,8 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use k8s_openapi::jiff::{self, Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -62,7 +62,8 @@ impl Pki {
             Some(identity) if is_fresh(&identity.certificate) => identity,
             _ => store(folder, "ca", make_authority()?)?,
         };
-        let damaged = |why: rcgen::Error| PkiError::Damaged { path: folder.join("ca.key"), why: why.to_string() };
+        let damaged =
+            |why: rcgen::Error| PkiError::Damaged { path: folder.join("ca.key"), why: why.to_string() };
         let key = KeyPair::from_pem(&authority.key).map_err(damaged)?;
         let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key)
             .map_err(|why| PkiError::Damaged { path: folder.join("ca.crt"), why: why.to_string() })?;
@@ -95,7 +96,13 @@ impl Pki {
         self.issue_client(&format!("system:node:{name}"), "system:nodes")
     }
 
-    fn keep_or_issue(&self, folder: &Path, file: &str, user: &str, group: &str) -> Result<Identity, PkiError> {
+    fn keep_or_issue(
+        &self,
+        folder: &Path,
+        file: &str,
+        user: &str,
+        group: &str,
+    ) -> Result<Identity, PkiError> {
         match load(folder, file)? {
             Some(identity) if is_fresh(&identity.certificate) && self.has_issued(&identity.certificate) => {
                 Ok(identity)
@@ -173,7 +180,8 @@ fn make_authority() -> Result<Identity, PkiError> {
     let failed = |source| PkiError::Issue { subject: "the cluster's authority".into(), source };
     let mut params = params("naru-ca", AUTHORITY_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -206,7 +214,9 @@ fn is_fresh(pem: &str) -> bool {
 
 fn authority_key_id<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0),
+        x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => {
+            Some(id.key_identifier.as_ref()?.0)
+        }
         _ => None,
     })
 }
@@ -243,7 +253,8 @@ pub fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let failed = |source| PkiError::File { path: path.into(), source };
     let partial = path.with_extension("partial");
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&partial).map_err(failed)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(&partial).map_err(failed)?;
     io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     fs::rename(&partial, path).map_err(failed)

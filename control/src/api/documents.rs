@@ -1,0 +1,210 @@
+//! Discovery and OpenAPI over HTTP: each document is made when it is first asked for, and kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    body::Body,
+    discovery, form,
+    handler::{Exchange, State, json_response},
+    openapi,
+};
+use crate::{
+    ApiError,
+    registry::{Kinds, Served},
+};
+
+/// The documents that were asked for so far.
+#[derive(Default)]
+pub struct Documents {
+    /// By path and form. Held for one map operation.
+    made: Mutex<HashMap<String, Document>>,
+}
+
+/// A document and the tag by which clients know what they have.
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    etag: String,
+}
+
+impl Document {
+    fn new(value: &Value) -> Self {
+        let bytes = form::to_bytes(value);
+        let etag = hex::encode_upper(Sha256::digest(&bytes));
+        Self { bytes, etag }
+    }
+}
+
+impl Documents {
+    /// The document called `name`, made by `make` if it is the first time.
+    fn get(
+        &self,
+        name: String,
+        make: impl FnOnce() -> Result<Value, ApiError>,
+    ) -> Result<Document, ApiError> {
+        let known = self.lock().get(&name).cloned();
+        if let Some(document) = known {
+            return Ok(document);
+        }
+        // Made without the lock: two may do the same work once, which harms nobody.
+        let document = Document::new(&make()?);
+        self.lock().insert(name, document.clone());
+        Ok(document)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Document>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers `/`, `/api…`, `/apis…` and `/openapi…`.
+pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
+    exchange.get_only()?;
+    let path = exchange.parts.uri.path();
+    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path }.to_owned();
+    let (state, accept) = (exchange.state.clone(), exchange.accept().to_owned());
+    let known = exchange.header(header::IF_NONE_MATCH).trim_matches('"').to_owned();
+    // The first making of an OpenAPI document is much work; it must not hold up a thread that serves others.
+    let made = if path.starts_with("/openapi") {
+        tokio::task::spawn_blocking(move || openapi_document(&state, &path, &accept))
+            .await
+            .map_err(|error| ApiError::Internal(error.to_string()))??
+    } else {
+        discovery_document(&state, &path, &accept, exchange.host())?
+    };
+    let (document, content_type) = made;
+    let is_known = !known.is_empty() && known == document.etag;
+    let mut response = if is_known {
+        json_response(StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        json_response(StatusCode::OK, document.bytes)
+    };
+    let headers = response.headers_mut();
+    let value = |text: &str| HeaderValue::from_str(text).expect("made of plain characters");
+    headers.insert(header::CONTENT_TYPE, value(&content_type));
+    headers.insert(header::ETAG, value(&format!("\"{}\"", document.etag)));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+const JSON: &str = "application/json";
+
+fn discovery_document(
+    state: &State,
+    path: &str,
+    accept: &str,
+    host: &str,
+) -> Result<(Document, String), ApiError> {
+    let kinds = state.registry.kinds();
+    if matches!(path, "/api" | "/apis")
+        && let Some(version) = discovery::aggregated_version(accept)
+    {
+        let name = format!("{path} {version}");
+        let document =
+            state.documents.get(name, || Ok(discovery::aggregated(kinds, path == "/api", version)))?;
+        return Ok((document, discovery::aggregated_content_type(version)));
+    }
+    if path == "/api" {
+        // Tells the client its own name for us, so it is of no use to others.
+        return Ok((Document::new(&discovery::legacy_versions(host)), JSON.into()));
+    }
+    let document = state.documents.get(path.to_owned(), || {
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match segments.as_slice() {
+            [""] => Ok(json!({ "paths": paths(kinds) })),
+            ["apis"] => Ok(discovery::groups(kinds)),
+            ["api", version] => discovery::resources(kinds, "", version).ok_or(ApiError::NoSuchPath),
+            ["apis", group] => discovery::group(kinds, group).ok_or(ApiError::NoSuchPath),
+            ["apis", group, version] => {
+                discovery::resources(kinds, group, version).ok_or(ApiError::NoSuchPath)
+            }
+            _ => Err(ApiError::NoSuchPath),
+        }
+    })?;
+    Ok((document, JSON.into()))
+}
+
+fn paths(kinds: &Kinds) -> Vec<String> {
+    let fixed = [
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
+    let mut paths: Vec<String> = fixed.map(String::from).into();
+    for served in kinds.all() {
+        paths.push(format!("/{}", openapi::group_version_path(served)));
+        if !served.info.group.is_empty() {
+            paths.push(format!("/apis/{}", served.info.group));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document, String), ApiError> {
+    let kinds = state.registry.kinds();
+    let documents = &state.documents;
+    match path {
+        "/openapi/v2" => {
+            refuse_protobuf(accept)?;
+            Ok((documents.get(path.into(), || Ok(openapi::v2_document(kinds.all())))?, JSON.into()))
+        }
+        "/openapi/v3" => {
+            let make = || Ok(openapi::v3_index(kinds.all(), &fingerprint(kinds)));
+            Ok((documents.get(path.into(), make)?, JSON.into()))
+        }
+        _ => {
+            refuse_protobuf(accept)?;
+            let wanted = path.strip_prefix("/openapi/v3/").ok_or(ApiError::NoSuchPath)?;
+            let served: Vec<Arc<Served>> = kinds
+                .all()
+                .iter()
+                .filter(|served| openapi::group_version_path(served) == wanted)
+                .cloned()
+                .collect();
+            if served.is_empty() {
+                return Err(ApiError::NoSuchPath);
+            }
+            Ok((documents.get(path.into(), || Ok(openapi::v3_document(&served)))?, JSON.into()))
+        }
+    }
+}
+
+/// Documents are JSON only. A client that takes nothing but protobuf is told so instead of misled.
+fn refuse_protobuf(accept: &str) -> Result<(), ApiError> {
+    let takes_json = accept.is_empty()
+        || accept.split(',').any(|clause| {
+            let kind = clause.split(';').next().unwrap_or_default().trim();
+            matches!(kind, "application/json" | "application/*" | "*/*")
+        });
+    if takes_json {
+        return Ok(());
+    }
+    Err(ApiError::NotAcceptable("only the following media types are accepted: application/json".into()))
+}
+
+/// Changes when what is served changes.
+fn fingerprint(kinds: &Kinds) -> String {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    for served in kinds.all() {
+        hash.update(&served.qualified);
+        hash.update(&served.api_version);
+    }
+    hex::encode_upper(&hash.finalize()[..16])
+}

@@ -1,0 +1,231 @@
+//! The form in which a client wants objects: as they are, as a table, or their metadata only.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{ApiError, registry::Served, store::Entry};
+
+/// What `Accept` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Plain,
+    Table { version: MetaVersion, include: Include },
+    Metadata { version: MetaVersion },
+}
+
+/// The version of `meta.k8s.io` that a client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetaVersion {
+    V1,
+    V1Beta1,
+}
+
+/// How much of the object a table row carries (`?includeObject=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl MetaVersion {
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
+impl Include {
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "" | "Metadata" => Ok(Self::Metadata),
+            "None" => Ok(Self::None),
+            "Object" => Ok(Self::Object),
+            other => Err(ApiError::BadRequest(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+impl Form {
+    /// The first form of `accept` that is served; JSON is the only encoding.
+    pub fn negotiate(accept: &str, include: &str) -> Result<Self, ApiError> {
+        if accept.is_empty() || accept == "application/json" || accept == "*/*" {
+            return Ok(Self::Plain);
+        }
+        for clause in accept.split(',') {
+            let mut parts = clause.split(';').map(str::trim);
+            if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
+                continue;
+            }
+            let (mut form, mut version, mut group) = ("", "", "");
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("as", value)) => form = value,
+                    Some(("v", value)) => version = value,
+                    Some(("g", value)) => group = value,
+                    _ => (),
+                }
+            }
+            let version = match version {
+                "v1beta1" => MetaVersion::V1Beta1,
+                _ => MetaVersion::V1,
+            };
+            match form {
+                "" => return Ok(Self::Plain),
+                "Table" if group == "meta.k8s.io" => {
+                    return Ok(Self::Table { version, include: Include::parse(include)? });
+                }
+                "PartialObjectMetadata" | "PartialObjectMetadataList" if group == "meta.k8s.io" => {
+                    return Ok(Self::Metadata { version });
+                }
+                _ => (),
+            }
+        }
+        Err(ApiError::NotAcceptable(
+            "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
+             application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+                .into(),
+        ))
+    }
+
+    /// One object, alone.
+    pub fn object(self, served: &Served, entry: &Entry) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Plain => plain(served, entry),
+            Self::Metadata { version } => Ok(metadata(version, entry)),
+            Self::Table { version, include } => {
+                let rows = [row(served, entry, include, version, Timestamp::now())?];
+                let meta = json!({ "resourceVersion": entry.revision.0.to_string() });
+                Ok(table(version, meta, Some(columns(served)), &rows))
+            }
+        }
+    }
+}
+
+/// A stored object as it is served.
+pub fn plain(served: &Served, entry: &Entry) -> Result<Bytes, ApiError> {
+    if served.conversion.is_none() {
+        return Ok(entry.json.clone());
+    }
+    served.value(entry).map(|value| to_bytes(&value))
+}
+
+#[derive(Deserialize)]
+struct OnlyMetadata<'a> {
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+/// The object's metadata as an object of its own.
+pub fn metadata(version: MetaVersion, entry: &Entry) -> Bytes {
+    let found: Option<OnlyMetadata<'_>> = serde_json::from_slice(&entry.json).ok();
+    let raw = found.and_then(|found| found.metadata).map_or("{}", RawValue::get);
+    let mut bytes = BytesMut::with_capacity(raw.len() + 80);
+    bytes.put_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    bytes.put_slice(version.api_version().as_bytes());
+    bytes.put_slice(br#"","metadata":"#);
+    bytes.put_slice(raw.as_bytes());
+    bytes.put_slice(b"}");
+    bytes.freeze()
+}
+
+/// The head of a list of metadata.
+pub fn metadata_list_type(version: MetaVersion) -> (&'static str, &'static str) {
+    ("PartialObjectMetadataList", version.api_version())
+}
+
+/// One row, encoded.
+pub fn row(
+    served: &Served,
+    entry: &Entry,
+    include: Include,
+    version: MetaVersion,
+    now: Timestamp,
+) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::with_capacity(512);
+    bytes.put_slice(br#"{"cells":"#);
+    bytes.put_slice(&to_bytes(&Value::Array(served.kind.row(entry, now))));
+    match include {
+        Include::None => (),
+        Include::Metadata => {
+            bytes.put_slice(br#","object":"#);
+            bytes.put_slice(&metadata(version, entry));
+        }
+        Include::Object => {
+            bytes.put_slice(br#","object":"#);
+            bytes.put_slice(&plain(served, entry)?);
+        }
+    }
+    bytes.put_slice(b"}");
+    Ok(bytes.freeze())
+}
+
+pub fn columns(served: &Served) -> Value {
+    let columns = served.kind.columns().iter().map(|column| {
+        json!({
+            "name": column.name,
+            "type": column.kind,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
+        })
+    });
+    Value::Array(columns.collect())
+}
+
+/// A table of rows that are encoded already. Watches send the columns only once.
+pub fn table(version: MetaVersion, metadata: Value, columns: Option<Value>, rows: &[Bytes]) -> Bytes {
+    let head = json!({
+        "kind": "Table",
+        "apiVersion": version.api_version(),
+        "metadata": metadata,
+        "columnDefinitions": columns.unwrap_or_else(|| Value::Array(Vec::new())),
+    });
+    let mut bytes = BytesMut::from(&*to_bytes(&head));
+    bytes.truncate(bytes.len() - 1);
+    bytes.put_slice(br#","rows":["#);
+    for (index, row) in rows.iter().enumerate() {
+        if index > 0 {
+            bytes.put_u8(b',');
+        }
+        bytes.put_slice(row);
+    }
+    bytes.put_slice(b"]}");
+    bytes.freeze()
+}
+
+/// JSON of something that always serializes.
+pub fn to_bytes<T: serde::Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value).expect("values of our own making serialize").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
+                          application/json";
+
+    #[test]
+    fn the_first_form_that_is_known_wins() {
+        let form = |accept| Form::negotiate(accept, "").expect("acceptable");
+        let table = Form::Table { version: MetaVersion::V1, include: Include::Metadata };
+        assert_eq!(form(TABLES), table);
+        assert_eq!(form("application/vnd.kubernetes.protobuf, application/json"), Form::Plain);
+        assert_eq!(form("application/json;as=Unheard;v=v1;g=meta.k8s.io,*/*"), Form::Plain);
+        assert_eq!(
+            form("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
+            Form::Metadata { version: MetaVersion::V1 }
+        );
+    }
+
+    #[test]
+    fn what_is_not_served_is_not_acceptable() {
+        let error = Form::negotiate("application/vnd.kubernetes.protobuf", "").expect_err("no protobuf");
+        assert_eq!(error.code(), 406);
+    }
+}

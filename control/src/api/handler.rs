@@ -1,0 +1,273 @@
+//! From a request to an answer: finds out what is meant, asks whether it may, and does it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    body::{self, Body},
+    documents::{self, Documents},
+    form, health, images,
+    logs::NodeClient,
+    metrics::{Metrics, RequestKind},
+    probes,
+    query::Query,
+    resources,
+};
+use crate::{
+    ApiError,
+    auth::{Attributes, User, pki::Identity},
+    images::ImageLibrary,
+    registry::Registry,
+};
+
+/// What every request may use.
+pub struct State {
+    pub(super) registry: Registry,
+    pub(super) images: Arc<ImageLibrary>,
+    pub(super) nodes: NodeClient,
+    pub(super) documents: Documents,
+    pub(super) metrics: Metrics,
+    /// Ends watches and other long answers.
+    pub(super) shutdown: CancellationToken,
+}
+
+impl State {
+    /// `kubelet_client` is what node agents are shown, `shutdown` ends what would go on for long.
+    ///
+    /// # Errors
+    /// Where the identity cannot be used for TLS.
+    pub fn new(
+        registry: Registry,
+        images: Arc<ImageLibrary>,
+        kubelet_client: &Identity,
+        shutdown: CancellationToken,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            registry,
+            images,
+            nodes: NodeClient::new(kubelet_client)?,
+            documents: Documents::default(),
+            metrics: Metrics::default(),
+            shutdown,
+        })
+    }
+}
+
+/// One request, its body still unread.
+pub struct Exchange<'a> {
+    pub state: &'a Arc<State>,
+    pub user: Option<&'a User>,
+    pub parts: &'a Parts,
+    pub query: Query<'a>,
+    pub body: Incoming,
+    /// What kind of request it turned out to be, for the metrics.
+    pub label: &'a mut RequestKind,
+}
+
+/// Answers one request, whatever happens.
+pub async fn handle(
+    state: Arc<State>,
+    user: Option<Arc<User>>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let began = state.metrics.begin();
+    let (parts, body) = request.into_parts();
+    let mut label = RequestKind::default();
+    let query = Query::parse(parts.uri.query());
+    let is_pretty = query.flag("pretty");
+    let exchange =
+        Exchange { state: &state, user: user.as_deref(), parts: &parts, query, body, label: &mut label };
+    let response = route(exchange).await.unwrap_or_else(|error| failure(&error));
+    state.metrics.end(label, response.status().as_u16(), began);
+    if is_pretty { prettify(response) } else { response }
+}
+
+async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
+    let path = exchange.parts.uri.path();
+    let mut segments = path.trim_matches('/').splitn(3, '/');
+    let head = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+    match head {
+        ("healthz" | "livez" | "readyz", check, None) => {
+            exchange.get_only()?;
+            return probes::answer(exchange.state, head.0, check, &exchange.query).await;
+        }
+        ("version", None, None) => {
+            exchange.get_only()?;
+            return Ok(json_response(StatusCode::OK, form::to_bytes(&health::version())));
+        }
+        _ => (),
+    }
+    if exchange.user.is_none() {
+        return Err(ApiError::Unauthorized);
+    }
+    match head {
+        ("api", Some(_), Some(_)) => return resources::answer(exchange).await,
+        ("apis", Some(_), Some(rest)) if rest.contains('/') => return resources::answer(exchange).await,
+        _ => (),
+    }
+    exchange.authorize_path()?;
+    match head {
+        ("" | "api" | "apis" | "openapi", _, _) => documents::answer(exchange).await,
+        ("metrics", None, None) => {
+            exchange.get_only()?;
+            let registry = &exchange.state.registry;
+            let stored = registry.kinds().all().iter().filter(|served| served.conversion.is_none());
+            let text = exchange
+                .state
+                .metrics
+                .render(registry.store(), stored.map(|served| served.qualified.as_str()));
+            Ok(text_response(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                text,
+            ))
+        }
+        ("naru", Some("v1"), Some(_)) => images::answer(exchange).await,
+        _ => Err(ApiError::NoSuchPath),
+    }
+}
+
+impl Exchange<'_> {
+    pub fn header(&self, name: header::HeaderName) -> &str {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+    pub fn accept(&self) -> &str {
+        self.header(header::ACCEPT)
+    }
+    pub fn content_type(&self) -> &str {
+        self.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
+    }
+    pub fn user(&self) -> Result<&User, ApiError> {
+        self.user.ok_or(ApiError::Unauthorized)
+    }
+
+    /// The body of JSON or YAML, as JSON.
+    pub async fn read_json(self) -> Result<Bytes, ApiError> {
+        match self.content_type() {
+            "" | "application/json" => body::read(self.body).await,
+            "application/yaml" | "text/yaml" => {
+                let text = body::read(self.body).await?;
+                let value: Value = serde_yaml::from_slice(&text).map_err(|error| {
+                    ApiError::BadRequest(format!("error converting YAML to JSON: yaml: {error}"))
+                })?;
+                Ok(form::to_bytes(&value))
+            }
+            _ => Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml"
+                    .into(),
+            )),
+        }
+    }
+
+    /// `127.0.0.1:6443`, as the client knows us.
+    pub fn host(&self) -> &str {
+        match self.parts.uri.authority() {
+            Some(authority) => authority.as_str(),
+            None => self.header(header::HOST),
+        }
+    }
+
+    pub fn get_only(&self) -> Result<(), ApiError> {
+        if self.parts.method == Method::GET { Ok(()) } else { Err(ApiError::MethodNotAllowed) }
+    }
+
+    /// Asks for a path that is not a resource's.
+    fn authorize_path(&self) -> Result<(), ApiError> {
+        let verb = match self.parts.method {
+            Method::GET => "get",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "other",
+        };
+        let attributes = Attributes {
+            verb,
+            group: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: self.parts.uri.path(),
+        };
+        self.state.registry.authorize(self.user()?, &attributes)
+    }
+}
+
+pub fn json_response(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+pub fn text_response(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = json_response(status, Bytes::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// An error as the client sees it.
+pub fn failure(error: &ApiError) -> Response<Body> {
+    if let ApiError::Internal(why) = error {
+        tracing::error!(%why, "a request failed");
+    }
+    let status = error.to_status();
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_response(code, form::to_bytes(&status));
+    let retry_after = status.details.and_then(|details| details.retry_after_seconds);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    response
+}
+
+/// `Status` of something that worked and has no object to show.
+pub fn success(details: Value) -> Bytes {
+    form::to_bytes(&json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    }))
+}
+
+/// `Warning: 299 - "text"`, one header each.
+pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text: String = warning
+            .chars()
+            .filter(|character| !character.is_control())
+            .flat_map(|character| match character {
+                '"' | '\\' => vec!['\\', character],
+                other => vec![other],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+fn prettify(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let body = match body {
+        Body::Full(Some(bytes)) => {
+            let value: Option<Value> = serde_json::from_slice(&bytes).ok();
+            let text = value.and_then(|value| serde_json::to_vec_pretty(&value).ok());
+            text.map_or(Body::Full(Some(bytes)), |text| Bytes::from(text).into())
+        }
+        other => other,
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, body)
+}

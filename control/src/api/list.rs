@@ -1,0 +1,361 @@
+//! LIST: a consistent snapshot of a collection, whole or page by page.
+//!
+//! Stored bytes are joined, never decoded. A continue token names the revision of the first page and the last key,
+//! so that all pages show the collection as it was when the first was read.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use bytes::{BufMut, Bytes, BytesMut};
+use k8s_openapi::jiff::Timestamp;
+use naru_model::validation::{FieldErrors, Path};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    body::Body,
+    form::{self, Form},
+    query::Query,
+    select::Filter,
+};
+use crate::{
+    ApiError,
+    registry::{Call, Registry, Served},
+    store::{Entry, Key, Revision, Snapshot, Store, StoreError},
+};
+
+/// How long a client may make us wait for a revision that is not there yet.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Lists larger than this are sent in pieces, so that no list is in memory twice.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The parameters that choose a state of the collection and a part of it.
+#[derive(Debug)]
+pub struct ListOptions {
+    pub resource_version: String,
+    pub version_match: VersionMatch,
+    limit: usize,
+    token: Option<Token>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionMatch {
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+/// What a continue token says, in Kubernetes' own encoding.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The revision of the first page; -1 continues with the newest state.
+    rv: i64,
+    /// `namespace/name` of the last object of the page before.
+    start: String,
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query<'_>) -> Result<Self, ApiError> {
+        let resource_version = query.text("resourceVersion").to_owned();
+        let mut errors = FieldErrors::default();
+        let path = Path::new("resourceVersionMatch");
+        let text = query.text("resourceVersionMatch");
+        let is_watch = query.flag("watch");
+        let version_match = match text {
+            "" => VersionMatch::Unset,
+            "Exact" => VersionMatch::Exact,
+            "NotOlderThan" => VersionMatch::NotOlderThan,
+            other => {
+                errors.not_supported(&path, other, &["Exact", "NotOlderThan", ""]);
+                VersionMatch::Unset
+            }
+        };
+        if !text.is_empty() && !is_watch {
+            if resource_version.is_empty() {
+                errors
+                    .forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if query.has("continue") {
+                errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if version_match == VersionMatch::Exact && resource_version == "0" {
+                errors.forbidden(
+                    &path,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+        }
+        if !errors.is_empty() {
+            return Err(invalid_options(errors));
+        }
+        if !resource_version.is_empty() && resource_version.parse::<u64>().is_err() {
+            return Err(ApiError::BadRequest(format!(
+                "Invalid value: {resource_version:?}: resourceVersion must be an unsigned integer"
+            )));
+        }
+        let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
+        let token = match query.text("continue") {
+            "" => None,
+            text => Some(Token::decode(text)?),
+        };
+        if token.is_some() && !resource_version.is_empty() && resource_version != "0" {
+            return Err(ApiError::BadRequest(
+                "specifying resource version is not allowed when using continue".into(),
+            ));
+        }
+        Ok(Self { resource_version, version_match, limit, token })
+    }
+}
+
+pub fn invalid_options(errors: FieldErrors) -> ApiError {
+    ApiError::Invalid { kind: "ListOptions.meta.k8s.io".into(), name: String::new(), errors: errors.0 }
+}
+
+impl Token {
+    fn decode(text: &str) -> Result<Self, ApiError> {
+        let refuse =
+            || ApiError::BadRequest("continue key is not valid: it was not made by this server".into());
+        let bytes = BASE64.decode(text.trim_end_matches('=')).map_err(|_| refuse())?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|_| refuse())?;
+        if token.v != "meta.k8s.io/v1" || !token.start.contains('/') {
+            return Err(refuse());
+        }
+        Ok(token)
+    }
+
+    fn encode(rv: i64, start: &str) -> String {
+        let token = Self { v: "meta.k8s.io/v1".into(), rv, start: start.into() };
+        BASE64.encode(form::to_bytes(&token))
+    }
+
+    fn after(&self, resource: &str) -> Key {
+        let (namespace, name) = self.start.split_once('/').unwrap_or_default();
+        Key::new(resource, namespace, name)
+    }
+}
+
+/// The view that `options` ask for.
+pub async fn view(store: &Store, served: &Served, options: &ListOptions) -> Result<Snapshot, ApiError> {
+    if let Some(token) = &options.token {
+        if token.rv < 0 {
+            return Ok(store.snapshot());
+        }
+        return store.resource_at(&served.storage, Revision(token.rv as u64)).map_err(|error| match error {
+            StoreError::Expired(_) => ApiError::ContinueExpired { token: Token::encode(-1, &token.start) },
+            other => other.into(),
+        });
+    }
+    let asked = match options.resource_version.as_str() {
+        "" => {
+            store.read_index().await?;
+            return Ok(store.snapshot());
+        }
+        "0" => return Ok(store.snapshot()),
+        text => Revision(text.parse().unwrap_or(0)),
+    };
+    wait_for(store, asked).await?;
+    // Without a match rule, Kubernetes reads exactly the given version where pages are asked for.
+    let is_exact = options.version_match == VersionMatch::Exact
+        || (options.version_match == VersionMatch::Unset && options.limit > 0);
+    if is_exact { Ok(store.resource_at(&served.storage, asked)?) } else { Ok(store.snapshot()) }
+}
+
+/// Waits a little for a revision that the client knows from elsewhere.
+pub async fn wait_for(store: &Store, asked: Revision) -> Result<(), ApiError> {
+    if store.snapshot().revision() >= asked {
+        return Ok(());
+    }
+    match tokio::time::timeout(PATIENCE, store.wait_for(asked)).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ApiError::NotYetThere { asked: asked.0, current: store.snapshot().revision().0 }),
+    }
+}
+
+/// Answers a LIST in the form that the client wants.
+pub async fn list(
+    registry: &Registry,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    form: Form,
+    query: &Query<'_>,
+) -> Result<Body, ApiError> {
+    let options = ListOptions::parse(query)?;
+    let filter = Filter::new(served, call, query)?;
+    let view = view(registry.store(), served, &options).await?;
+    let page = Page::read(&view, &filter, &options, served);
+    let metadata = page.metadata();
+    match form {
+        Form::Plain => {
+            let list_kind = format!("{}List", served.info.kind);
+            let items = page.entries.into_iter();
+            if served.conversion.is_some() {
+                let items: Result<Vec<_>, _> = items.map(|entry| form::plain(served, &entry)).collect();
+                return Ok(join(&list_kind, &served.api_version, &metadata, items?.into_iter()));
+            }
+            Ok(join(&list_kind, &served.api_version, &metadata, items.map(|entry| entry.json.clone())))
+        }
+        Form::Metadata { version } => {
+            let (kind, api_version) = form::metadata_list_type(version);
+            let items = page.entries.into_iter().map(move |entry| form::metadata(version, &entry));
+            Ok(join(kind, api_version, &metadata, items))
+        }
+        Form::Table { version, include } => {
+            let now = Timestamp::now();
+            let rows: Result<Vec<_>, _> =
+                page.entries.iter().map(|entry| form::row(served, entry, include, version, now)).collect();
+            Ok(form::table(version, metadata, Some(form::columns(served)), &rows?).into())
+        }
+    }
+}
+
+/// A part of a collection.
+struct Page {
+    entries: Vec<Arc<Entry>>,
+    /// The key of the last entry where more follow.
+    cut_at: Option<Key>,
+    remaining: Option<usize>,
+    revision: Revision,
+}
+
+impl Page {
+    fn read(view: &Snapshot, filter: &Filter, options: &ListOptions, served: &Served) -> Self {
+        let after = options.token.as_ref().map(|token| token.after(&served.storage));
+        let mut matching = view.range(&filter.scope, after.as_ref()).filter(|entry| filter.matches(entry));
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let entries: Vec<_> = matching.by_ref().take(limit).collect();
+        let has_more = entries.len() == limit && matching.next().is_some();
+        let cut_at = entries.last().filter(|_| has_more).map(|entry| entry.key.clone());
+        // With a selector Kubernetes does not count either.
+        let remaining = cut_at.as_ref().filter(|_| filter.is_everything()).map(|_| 1 + matching.count());
+        // All pages carry the first one's revision.
+        let revision = match &options.token {
+            Some(token) if token.rv >= 0 => Revision(token.rv as u64),
+            _ => view.revision(),
+        };
+        Self { entries, cut_at, remaining, revision }
+    }
+
+    fn metadata(&self) -> Value {
+        // An empty store has revision 0, which as a version means "any": 1 loses nothing.
+        let mut metadata = json!({ "resourceVersion": self.revision.0.max(1).to_string() });
+        if let Some(key) = &self.cut_at {
+            let start = format!("{}/{}", key.namespace(), key.name());
+            metadata["continue"] = Token::encode(self.revision.0 as i64, &start).into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        metadata
+    }
+}
+
+/// `{"kind":…,"apiVersion":…,"metadata":…,"items":[…]}`, at once where it is small.
+fn join(
+    kind: &str,
+    api_version: &str,
+    metadata: &Value,
+    items: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Body {
+    let mut head = BytesMut::with_capacity(PIECE_BYTES / 16);
+    head.put_slice(
+        format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#)
+            .as_bytes(),
+    );
+    let mut pieces = Pieces { items, buffer: head, is_first: true, is_over: false };
+    let first = pieces.next().unwrap_or_default();
+    if pieces.is_over {
+        first.into()
+    } else {
+        Body::stream(futures::stream::iter(std::iter::once(first).chain(pieces)))
+    }
+}
+
+/// The text of a list, cut into pieces of useful size.
+struct Pieces<I> {
+    items: I,
+    buffer: BytesMut,
+    is_first: bool,
+    is_over: bool,
+}
+
+impl<I: Iterator<Item = Bytes>> Iterator for Pieces<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        while self.buffer.len() < PIECE_BYTES {
+            let Some(item) = self.items.next() else {
+                self.buffer.put_slice(b"]}");
+                self.is_over = true;
+                break;
+            };
+            if !std::mem::take(&mut self.is_first) {
+                self.buffer.put_u8(b',');
+            }
+            self.buffer.put_slice(&item);
+        }
+        Some(self.buffer.split().freeze())
+    }
+}
+
+/// Every object that a request's selectors choose, for deletecollection.
+pub async fn entries(
+    registry: &Registry,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    query: &Query<'_>,
+) -> Result<Vec<Arc<Entry>>, ApiError> {
+    let options = ListOptions::parse(query)?;
+    let filter = Filter::new(served, call, query)?;
+    let view = view(registry.store(), served, &options).await?;
+    Ok(Page::read(&view, &filter, &options, served).entries)
+}
+
+/// A list of what a deletecollection removed.
+pub fn of_entries(served: &Served, entries: &[Arc<Entry>], revision: Revision) -> Result<Body, ApiError> {
+    let items: Result<Vec<_>, _> = entries.iter().map(|entry| form::plain(served, entry)).collect();
+    let metadata = json!({ "resourceVersion": revision.0.to_string() });
+    Ok(join(&format!("{}List", served.info.kind), &served.api_version, &metadata, items?.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ListOptions, String> {
+        ListOptions::parse(&Query::parse(Some(text))).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_survives_its_journey() {
+        let token = Token::decode(&Token::encode(7, "shop/web-0")).expect("our own token");
+        assert_eq!((token.rv, token.start.as_str()), (7, "shop/web-0"));
+        assert_eq!(token.after("pods"), Key::new("pods", "shop", "web-0"));
+        assert_eq!(Token::decode("nonsense").expect_err("no token").code(), 400);
+    }
+
+    #[test]
+    fn a_version_match_needs_a_version() {
+        assert_eq!(
+            parse("resourceVersionMatch=Exact").expect_err("no version"),
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is \
+             forbidden unless resourceVersion is provided"
+        );
+        let options = parse("resourceVersionMatch=NotOlderThan&resourceVersion=5").expect("fine");
+        assert_eq!(options.version_match, VersionMatch::NotOlderThan);
+    }
+
+    #[test]
+    fn a_large_list_comes_in_pieces_that_make_valid_json() {
+        let item = Bytes::from(format!("{{\"text\":\"{}\"}}", "x".repeat(10_000)));
+        let items = std::iter::repeat_n(item, 100);
+        let head = BytesMut::from(&b"{\"items\":["[..]);
+        let pieces: Vec<Bytes> = Pieces { items, buffer: head, is_first: true, is_over: false }.collect();
+        assert!(pieces.len() > 1);
+        let whole: Value = serde_json::from_slice(&pieces.concat()).expect("valid JSON");
+        assert_eq!(whole["items"].as_array().map(Vec::len), Some(100));
+    }
+}

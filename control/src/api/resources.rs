@@ -1,0 +1,466 @@
+//! Requests for resources: verbs on collections, objects and their subresources.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    body::{self, Body},
+    form::{self, Form},
+    handler::{Exchange, add_warnings, json_response, success},
+    list, logs,
+    metrics::RequestKind,
+    query::Query,
+    watch,
+};
+use crate::{
+    ApiError,
+    client::{Delete, Patch},
+    registry::{
+        Call, Deleted, Outcome, Part, Served,
+        decode::{self, FieldValidation},
+    },
+    store::Entry,
+};
+
+/// What the path of a URL names.
+struct Place {
+    served: Arc<Served>,
+    namespace: String,
+    name: String,
+    subresource: String,
+}
+
+/// Answers a request below `/api/v1/` or `/apis/GROUP/VERSION/`.
+pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
+    let place = find(&exchange)?;
+    let served = &*place.served;
+    let verb = verb(&exchange, &place)?;
+    label(exchange.label, &place, verb);
+    let user = exchange.user()?.clone();
+    let call = Call {
+        user: &user,
+        served,
+        namespace: &place.namespace,
+        name: &place.name,
+        dry_run: is_dry_run(exchange.query.all("dryRun"))?,
+        validation: FieldValidation::parse(exchange.query.text("fieldValidation"))?,
+    };
+    exchange.state.registry.authorize(&user, &call.attributes(verb, &place.subresource))?;
+    match place.subresource.as_str() {
+        "" => whole(exchange, &place, &call, verb).await,
+        "status" => part(exchange, &call, Part::Status, verb).await,
+        "finalize" => part(exchange, &call, Part::Finalize, verb).await,
+        "scale" => scale(exchange, &call, verb).await,
+        "binding" if verb == "create" => bind(exchange, &call).await,
+        "eviction" if verb == "create" => evict(exchange, &call).await,
+        "log" if verb == "get" => logs::answer(exchange, &call).await,
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+/// Understands the path.
+fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
+    let segments: Vec<String> = exchange
+        .parts
+        .uri
+        .path()
+        .trim_matches('/')
+        .split('/')
+        .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
+        .collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (group, version, rest) = match segments.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return Err(ApiError::NoSuchPath),
+    };
+    let (namespace, plural, name, subresource) = match rest {
+        ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
+            match rest {
+                [] => (*namespace, *plural, "", ""),
+                [name] => (*namespace, *plural, *name, ""),
+                [name, subresource] => (*namespace, *plural, *name, *subresource),
+                _ => return Err(ApiError::NoSuchPath),
+            }
+        }
+        [plural] => ("", *plural, "", ""),
+        [plural, name] => ("", *plural, *name, ""),
+        [plural, name, subresource] => ("", *plural, *name, *subresource),
+        _ => return Err(ApiError::NoSuchPath),
+    };
+    let kinds = exchange.state.registry.kinds();
+    let served = kinds.find(group, version, plural).ok_or(ApiError::NoSuchPath)?.clone();
+    // A namespaced object is only found in its namespace, a cluster-scoped one in none.
+    let is_misplaced =
+        if served.info.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
+    if is_misplaced || (!subresource.is_empty() && !served.has_subresource(subresource)) {
+        return Err(ApiError::NoSuchPath);
+    }
+    Ok(Place { served, namespace: namespace.into(), name: name.into(), subresource: subresource.into() })
+}
+
+/// What the method means here.
+fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError> {
+    let is_one = !place.name.is_empty();
+    let is_watch = exchange.query.flag("watch");
+    let verb = match (&exchange.parts.method, is_one) {
+        (&Method::GET, true) if !is_watch || !place.subresource.is_empty() => "get",
+        (&Method::GET, _) if is_watch => "watch",
+        (&Method::GET, _) => "list",
+        (&Method::POST, false) => "create",
+        (&Method::POST, true) if !place.subresource.is_empty() => "create",
+        (&Method::PUT, true) => "update",
+        (&Method::PATCH, true) => "patch",
+        (&Method::DELETE, true) if place.subresource.is_empty() => "delete",
+        (&Method::DELETE, false) => "deletecollection",
+        _ => return Err(ApiError::MethodNotAllowed),
+    };
+    let needs_namespace = verb == "create" || verb == "deletecollection";
+    if place.served.info.namespaced && place.namespace.is_empty() && needs_namespace {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    if place.subresource.is_empty() && !place.served.info.verbs.contains(&verb) {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    Ok(verb)
+}
+
+fn label(label: &mut RequestKind, place: &Place, verb: &'static str) {
+    let info = place.served.info;
+    let verb = match verb {
+        // Logs may be followed for long, as watches are.
+        "get" if place.subresource == "log" => "WATCH",
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        _ => "DELETECOLLECTION",
+    };
+    let subresource = place.subresource.clone();
+    *label = RequestKind { verb, group: info.group, resource: info.plural, subresource };
+}
+
+fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
+    let mut is_dry = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            let mut errors = naru_model::validation::FieldErrors::default();
+            errors.not_supported(&naru_model::validation::Path::new("dryRun"), value, &["All"]);
+            let kind = "CreateOptions.meta.k8s.io".into();
+            return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
+        }
+        is_dry = true;
+    }
+    Ok(is_dry)
+}
+
+async fn whole(
+    exchange: Exchange<'_>,
+    place: &Place,
+    call: &Call<'_>,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    let state = exchange.state;
+    let registry = &state.registry;
+    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    match verb {
+        "get" => {
+            let options = list::ListOptions::parse(&exchange.query)?;
+            match options.resource_version.as_str() {
+                "" => drop(registry.store().read_index().await?),
+                version => {
+                    let asked = crate::store::Revision(version.parse().unwrap_or(0));
+                    list::wait_for(registry.store(), asked).await?;
+                }
+            }
+            let entry = registry.entry(call)?;
+            Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
+        }
+        "list" => {
+            let body = list::list(registry, &place.served, call, form, &exchange.query).await?;
+            Ok(json_response(StatusCode::OK, body))
+        }
+        "watch" => watch_collection(&exchange, place, call, form).await,
+        "create" => {
+            let json = exchange.read_json().await?;
+            let (object, mut warnings) = decode::object(call.served, &json, call.validation)?;
+            let mut outcome = registry.create(call, object).await?;
+            warnings.append(&mut outcome.warnings);
+            outcome.warnings = warnings;
+            write_response(call, form, outcome)
+        }
+        "delete" => {
+            let (options, dry_run) = delete_options(exchange.query, exchange.body).await?;
+            let call = Call { dry_run: dry_run || call.dry_run, ..*call };
+            let deleted = registry.delete(&call, &options).await?;
+            delete_response(&call, deleted)
+        }
+        "deletecollection" => {
+            let entries = list::entries(registry, &place.served, call, &exchange.query).await?;
+            let (options, dry_run) = delete_options(exchange.query, exchange.body).await?;
+            for entry in &entries {
+                let dry_run = dry_run || call.dry_run;
+                let (namespace, name) = (entry.meta.namespace.as_str(), entry.meta.name.as_str());
+                let call = Call { namespace, name, dry_run, ..*call };
+                match registry.delete(&call, &options).await {
+                    // Somebody else removed it in between: that is what the client wants.
+                    Ok(_) | Err(ApiError::NotFound { .. }) => (),
+                    Err(error) => return Err(error),
+                }
+            }
+            let revision = registry.store().snapshot().revision();
+            Ok(json_response(StatusCode::OK, list::of_entries(call.served, &entries, revision)?))
+        }
+        _ => part(exchange, call, Part::Whole, verb).await,
+    }
+}
+
+async fn watch_collection(
+    exchange: &Exchange<'_>,
+    place: &Place,
+    call: &Call<'_>,
+    form: Form,
+) -> Result<Response<Body>, ApiError> {
+    let state = exchange.state;
+    // A watch of one object by its URL is one of the collection with a field selector.
+    let selector;
+    let narrowed;
+    let query = if call.name.is_empty() {
+        &exchange.query
+    } else {
+        selector = format!(
+            "{}&fieldSelector=metadata.name%3D{}",
+            exchange.parts.uri.query().unwrap_or_default(),
+            call.name
+        );
+        narrowed = Query::parse(Some(&selector));
+        &narrowed
+    };
+    let shutdown = state.shutdown.child_token();
+    let body = watch::watch(&state.registry, &place.served, call, form, query, shutdown).await?;
+    Ok(json_response(StatusCode::OK, body))
+}
+
+/// Get, update and patch of the whole object or a part of it that has the same form.
+async fn part(
+    exchange: Exchange<'_>,
+    call: &Call<'_>,
+    part: Part,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    let registry = &exchange.state.registry;
+    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    match verb {
+        "get" => {
+            let entry = registry.entry(call)?;
+            Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
+        }
+        "update" => {
+            let json = exchange.read_json().await?;
+            let (object, warnings) = decode::object(call.served, &json, call.validation)?;
+            let outcome = registry.update(call, part, |_| Ok((object.boxed(), warnings.clone()))).await?;
+            write_response(call, form, outcome)
+        }
+        "patch" => {
+            let patch = read_patch(exchange).await?;
+            let outcome = registry.patch(call, part, &patch).await?;
+            write_response(call, form, outcome)
+        }
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Response<Body>, ApiError> {
+    let registry = &exchange.state.registry;
+    let value = match verb {
+        "get" => registry.scale(call)?,
+        "update" => {
+            let json = exchange.read_json().await?;
+            let scale = decode_as("Scale", &json)?;
+            registry.update_scale(call, &scale).await?
+        }
+        "patch" => {
+            let patch = read_patch(exchange).await?;
+            registry.patch_scale(call, &patch).await?
+        }
+        _ => return Err(ApiError::MethodNotAllowed),
+    };
+    Ok(json_response(StatusCode::OK, form::to_bytes(&value)))
+}
+
+async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let registry = &exchange.state.registry;
+    let json = exchange.read_json().await?;
+    let binding = decode_as("Binding", &json)?;
+    registry.bind(call, &binding).await?;
+    let status =
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    Ok(json_response(StatusCode::CREATED, form::to_bytes(&status)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Eviction {
+    #[serde(default)]
+    metadata: EvictedName,
+    delete_options: Option<Options>,
+}
+
+#[derive(Deserialize, Default)]
+struct EvictedName {
+    name: Option<String>,
+}
+
+async fn evict(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let registry = &exchange.state.registry;
+    let json = exchange.read_json().await?;
+    let eviction: Eviction = decode_as("Eviction", &json)?;
+    if let Some(name) = eviction.metadata.name.filter(|name| !name.is_empty() && name != call.name) {
+        return Err(ApiError::BadRequest(format!(
+            "name in URL does not match name in Eviction object: {} != {name}",
+            call.name
+        )));
+    }
+    let options = eviction.delete_options.unwrap_or_default();
+    let dry_run = call.dry_run || is_dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
+    let call = Call { dry_run, ..*call };
+    registry.delete(&call, &options.into()).await?;
+    let status =
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    Ok(json_response(StatusCode::CREATED, form::to_bytes(&status)))
+}
+
+fn decode_as<T: serde::de::DeserializeOwned>(kind: &str, json: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(json).map_err(|error| {
+        ApiError::BadRequest(format!("{kind} in version \"v1\" cannot be handled as a {kind}: {error}"))
+    })
+}
+
+/// The answer to a write: the object in the form that the client wants.
+fn write_response(call: &Call<'_>, form: Form, outcome: Outcome) -> Result<Response<Body>, ApiError> {
+    let status = if outcome.is_created { StatusCode::CREATED } else { StatusCode::OK };
+    let bytes = match (&outcome.entry, call.served.conversion) {
+        (Some(entry), _) if form != Form::Plain => form.object(call.served, entry)?,
+        (_, None) => outcome.json,
+        (_, Some(conversion)) => {
+            let value: Value = serde_json::from_slice(&outcome.json)
+                .map_err(|error| ApiError::Internal(error.to_string()))?;
+            form::to_bytes(&(conversion.to_served)(value))
+        }
+    };
+    let mut response = json_response(status, bytes);
+    add_warnings(&mut response, &outcome.warnings);
+    Ok(response)
+}
+
+fn delete_response(call: &Call<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
+    match deleted {
+        Deleted::Pending(outcome) => {
+            write_response(call, Form::Plain, Outcome { is_created: false, ..outcome })
+        }
+        // Of a pod, its last state is shown, as in Kubernetes.
+        Deleted::Gone(entry) if call.served.info.plural == "pods" => {
+            Ok(json_response(StatusCode::OK, form::plain(call.served, &entry)?))
+        }
+        Deleted::Gone(entry) => Ok(json_response(StatusCode::OK, gone(call, &entry))),
+    }
+}
+
+fn gone(call: &Call<'_>, entry: &Entry) -> Bytes {
+    let mut details =
+        json!({ "name": entry.meta.name, "kind": call.served.info.plural, "uid": entry.meta.uid });
+    if !call.served.info.group.is_empty() {
+        details["group"] = call.served.info.group.into();
+    }
+    success(details)
+}
+
+/// `metav1.DeleteOptions`, whatever group it says it is of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Options {
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Preconditions>,
+    orphan_dependents: Option<bool>,
+    propagation_policy: Option<String>,
+    dry_run: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl From<Options> for Delete {
+    fn from(options: Options) -> Self {
+        let preconditions = options.preconditions.unwrap_or_default();
+        let legacy =
+            options.orphan_dependents.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
+        Self {
+            uid: preconditions.uid,
+            resource_version: preconditions.resource_version,
+            grace_period_seconds: options.grace_period_seconds,
+            propagation_policy: options.propagation_policy.or(legacy),
+        }
+    }
+}
+
+/// From the body if there is one, else from the query; and whether it is a dry run.
+async fn delete_options(query: Query<'_>, body: hyper::body::Incoming) -> Result<(Delete, bool), ApiError> {
+    let bytes = body::read(body).await?;
+    let options = if bytes.is_empty() {
+        let optional = |name| Some(query.text(name)).filter(|text| !text.is_empty());
+        Options {
+            grace_period_seconds: query.number("gracePeriodSeconds")?,
+            propagation_policy: optional("propagationPolicy").map(Into::into),
+            orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
+            ..Options::default()
+        }
+    } else {
+        decode_as("DeleteOptions", &bytes)?
+    };
+    if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
+        let mut errors = naru_model::validation::FieldErrors::default();
+        let path = naru_model::validation::Path::new("propagationPolicy");
+        let policy = options.propagation_policy.unwrap_or_default();
+        errors.invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set");
+        let kind = "DeleteOptions.meta.k8s.io".into();
+        return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
+    }
+    let dry_run = is_dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
+    Ok((options.into(), dry_run))
+}
+
+async fn read_patch(exchange: Exchange<'_>) -> Result<Patch, ApiError> {
+    let kind: fn(Value) -> Patch = match exchange.content_type() {
+        "application/json-patch+json" => Patch::Json,
+        "application/merge-patch+json" => Patch::Merge,
+        "application/strategic-merge-patch+json" => Patch::Strategic,
+        "application/apply-patch+yaml" => {
+            return Err(ApiError::UnsupportedMediaType(
+                "server-side apply is not served yet; use client-side apply (kubectl apply without --server-side)".into(),
+            ));
+        }
+        _ => {
+            return Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                    .into(),
+            ));
+        }
+    };
+    let bytes = body::read(exchange.body).await?;
+    let value = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
+    Ok(kind(value))
+}

@@ -1,0 +1,357 @@
+//! WATCH: a stream of frames, one JSON object a line.
+//!
+//! Watchers read the store's shared history; a frame in the plain form is made once for all of them. Events that
+//! wait are sent together. A watcher that falls behind the history is told so (410) and ended, never buffered for.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream;
+use k8s_openapi::jiff::Timestamp;
+use naru_model::validation::{FieldErrors, Path};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    body::Body,
+    form::{self, Form},
+    list::{ListOptions, VersionMatch, invalid_options, wait_for},
+    query::Query,
+    select::Filter,
+};
+use crate::{
+    ApiError,
+    registry::{Call, Registry, Served},
+    store::{Entry, Event, EventKind, Lagged, Revision, StoreError, Watch},
+};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Frames that are ready are joined up to about this much.
+const PIECE_BYTES: usize = 64 << 10;
+/// Watches without a timeout of their own end after this and up to twice as long.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// Answers a WATCH; the stream ends with the client, its timeout, or `shutdown`.
+pub async fn watch(
+    registry: &Registry,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    form: Form,
+    query: &Query<'_>,
+    shutdown: CancellationToken,
+) -> Result<Body, ApiError> {
+    let options = ListOptions::parse(query)?;
+    let sends_initial = wants_initial_events(query, &options)?;
+    let filter = Filter::new(served, call, query)?;
+    let store = registry.store();
+    let version = options.resource_version.as_str();
+    // Without a version a watch starts with what is there, as if each object had just been added.
+    let starts_with_state = sends_initial.unwrap_or(version.is_empty() || version == "0");
+    let from = match version {
+        "" | "0" => None,
+        text => Some(Revision(text.parse().unwrap_or(0))),
+    };
+    let mut initial = VecDeque::new();
+    let start = if starts_with_state || from.is_none() {
+        match from {
+            Some(revision) => wait_for(store, revision).await?,
+            None => drop(store.read_index().await?),
+        }
+        let view = store.snapshot();
+        if starts_with_state {
+            initial.extend(view.range(&filter.scope, None).filter(|entry| filter.matches(entry)));
+        }
+        view.revision()
+    } else {
+        from.unwrap_or_default()
+    };
+    let events = match store.watch(filter.scope.clone(), start) {
+        Ok(events) => events,
+        Err(StoreError::Expired(_)) => return Ok(Bytes::from(too_old(start)).into()),
+        Err(error) => return Err(error.into()),
+    };
+    let timeout = match query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds as u64),
+        _ => LIFETIME + rand::rng().random_range(Duration::ZERO..LIFETIME),
+    };
+    let allows_bookmarks = query.flag("allowWatchBookmarks");
+    let mut bookmarks = interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+    bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watcher = Watcher {
+        served: served.clone(),
+        filter,
+        form,
+        events,
+        initial,
+        ends_initial_with: (sends_initial == Some(true) && allows_bookmarks).then_some(start),
+        columns_sent: false,
+        bookmarks: allows_bookmarks.then_some(bookmarks),
+        deadline: Instant::now() + timeout,
+        shutdown,
+        is_over: false,
+    };
+    Ok(Body::stream(stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((piece, watcher))
+    })))
+}
+
+/// Whether `sendInitialEvents` was given, and what; its companions must agree with it.
+fn wants_initial_events(query: &Query<'_>, options: &ListOptions) -> Result<Option<bool>, ApiError> {
+    let is_given = query.has("sendInitialEvents");
+    let mut errors = FieldErrors::default();
+    let path = Path::new("resourceVersionMatch");
+    match options.version_match {
+        VersionMatch::Unset if is_given => {
+            errors
+                .forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        VersionMatch::Exact => {
+            errors.not_supported(&path, "Exact", &["NotOlderThan"]);
+        }
+        VersionMatch::NotOlderThan if !is_given => {
+            errors.forbidden(
+                &path,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
+        }
+        _ => (),
+    }
+    if errors.is_empty() {
+        Ok(is_given.then(|| query.flag("sendInitialEvents")))
+    } else {
+        Err(invalid_options(errors))
+    }
+}
+
+/// One client's watch.
+struct Watcher {
+    served: Arc<Served>,
+    filter: Filter,
+    form: Form,
+    events: Watch,
+    initial: VecDeque<Arc<Entry>>,
+    /// The revision at which the end of the initial events is to be announced.
+    ends_initial_with: Option<Revision>,
+    columns_sent: bool,
+    bookmarks: Option<Interval>,
+    deadline: Instant,
+    shutdown: CancellationToken,
+    is_over: bool,
+}
+
+/// What woke a watcher up.
+enum Wake {
+    Event(Result<Arc<Event>, Lagged>),
+    Bookmark,
+    End,
+}
+
+impl Watcher {
+    /// The next piece of the stream, or `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        if !self.initial.is_empty() || self.ends_initial_with.is_some() {
+            return Some(self.next_initial());
+        }
+        let mut piece = BytesMut::new();
+        while piece.is_empty() {
+            match self.wake().await {
+                Wake::End => return None,
+                Wake::Bookmark => {
+                    let bookmark = self.bookmark(self.events.progress(), false);
+                    put_frame(&mut piece, "BOOKMARK", &bookmark);
+                }
+                Wake::Event(event) => self.take_events(event, &mut piece),
+            }
+        }
+        Some(piece.freeze())
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let bookmark = async {
+            match &mut self.bookmarks {
+                Some(bookmarks) => drop(bookmarks.tick().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = self.events.next() => Wake::Event(event),
+            () = self.shutdown.cancelled() => Wake::End,
+            () = sleep_until(self.deadline) => Wake::End,
+            () = bookmark => Wake::Bookmark,
+        }
+    }
+
+    fn next_initial(&mut self) -> Bytes {
+        let mut piece = BytesMut::new();
+        while piece.len() < PIECE_BYTES
+            && let Some(entry) = self.initial.pop_front()
+        {
+            match self.object(&entry) {
+                Ok(object) => put_frame(&mut piece, "ADDED", &object),
+                Err(error) => self.fail(&error, &mut piece),
+            }
+        }
+        if self.initial.is_empty()
+            && let Some(revision) = self.ends_initial_with.take()
+        {
+            let bookmark = self.bookmark(revision, true);
+            put_frame(&mut piece, "BOOKMARK", &bookmark);
+        }
+        piece.freeze()
+    }
+
+    /// Puts `event` and those that wait behind it into `piece`.
+    fn take_events(&mut self, event: Result<Arc<Event>, Lagged>, piece: &mut BytesMut) {
+        let mut next = event.map(Some);
+        loop {
+            match next {
+                Ok(Some(event)) => self.put_event(&event, piece),
+                Ok(None) => return,
+                Err(Lagged) => {
+                    piece.put_slice(too_old(self.events.progress()).as_bytes());
+                    self.is_over = true;
+                }
+            }
+            if self.is_over || piece.len() > PIECE_BYTES {
+                return;
+            }
+            next = self.events.try_next();
+        }
+    }
+
+    fn put_event(&mut self, event: &Event, piece: &mut BytesMut) {
+        let is_shown = self.filter.matches(&event.entry);
+        let was_shown = event.previous.as_ref().is_some_and(|previous| self.filter.matches(previous));
+        let kind = match (event.kind, was_shown, is_shown) {
+            (EventKind::Deleted, true, _) => "DELETED",
+            (EventKind::Deleted, false, shown) => {
+                // The state before is part of every deletion; without it the last state decides.
+                if !shown || event.previous.is_some() {
+                    return;
+                }
+                "DELETED"
+            }
+            (_, false, true) => "ADDED",
+            (_, true, true) => "MODIFIED",
+            (_, true, false) => return self.put_left(event, piece),
+            (_, false, false) => return,
+        };
+        if self.form == Form::Plain && self.served.conversion.is_none() {
+            piece.put_slice(&event.frame(kind, || frame(kind, &event.entry.json)));
+            return;
+        }
+        match self.object(&event.entry) {
+            Ok(object) => put_frame(piece, kind, &object),
+            Err(error) => self.fail(&error, piece),
+        }
+    }
+
+    /// An object that the selector no longer chooses is gone for this watcher: its last chosen state, at the
+    /// revision of the change.
+    fn put_left(&mut self, event: &Event, piece: &mut BytesMut) {
+        let Some(previous) = &event.previous else { return };
+        let object = match self.form {
+            Form::Plain => form::plain(&self.served, previous),
+            _ => self.object(previous),
+        };
+        match object {
+            Ok(object) => {
+                put_frame(piece, "DELETED", &with_revision(&object, previous.revision, event.revision));
+            }
+            Err(error) => self.fail(&error, piece),
+        }
+    }
+
+    fn object(&mut self, entry: &Entry) -> Result<Bytes, ApiError> {
+        match self.form {
+            Form::Plain => form::plain(&self.served, entry),
+            Form::Metadata { version } => Ok(form::metadata(version, entry)),
+            Form::Table { version, include } => {
+                let row = form::row(&self.served, entry, include, version, Timestamp::now())?;
+                let columns =
+                    (!std::mem::replace(&mut self.columns_sent, true)).then(|| form::columns(&self.served));
+                let metadata = json!({ "resourceVersion": entry.revision.0.to_string() });
+                Ok(form::table(version, metadata, columns, &[row]))
+            }
+        }
+    }
+
+    fn bookmark(&self, revision: Revision, ends_initial: bool) -> Bytes {
+        let mut metadata =
+            json!({ "resourceVersion": revision.0.max(1).to_string(), "creationTimestamp": null });
+        if ends_initial {
+            metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        match self.form {
+            Form::Plain => form::to_bytes(&json!({
+                "kind": self.served.info.kind,
+                "apiVersion": self.served.api_version,
+                "metadata": metadata,
+            })),
+            Form::Metadata { version } => {
+                let (_, api_version) = form::metadata_list_type(version);
+                form::to_bytes(&json!({
+                    "kind": "PartialObjectMetadata",
+                    "apiVersion": api_version,
+                    "metadata": metadata,
+                }))
+            }
+            // kubectl reads the annotation from the row's object.
+            Form::Table { version, .. } => {
+                let object = json!({
+                    "kind": "PartialObjectMetadata",
+                    "apiVersion": form::metadata_list_type(version).1,
+                    "metadata": metadata,
+                });
+                let row = form::to_bytes(&json!({ "cells": Value::Array(Vec::new()), "object": object }));
+                let metadata = json!({ "resourceVersion": revision.0.max(1).to_string() });
+                form::table(version, metadata, None, &[row])
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError, piece: &mut BytesMut) {
+        put_frame(piece, "ERROR", &form::to_bytes(&error.to_status()));
+        self.is_over = true;
+    }
+}
+
+fn put_frame(piece: &mut BytesMut, kind: &str, object: &[u8]) {
+    piece.reserve(object.len() + 40);
+    piece.put_slice(b"{\"type\":\"");
+    piece.put_slice(kind.as_bytes());
+    piece.put_slice(b"\",\"object\":");
+    piece.put_slice(object);
+    piece.put_slice(b"}\n");
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    put_frame(&mut bytes, kind, object);
+    bytes.freeze()
+}
+
+fn too_old(revision: Revision) -> String {
+    let error = ApiError::Expired(format!("too old resource version: {}", revision.0));
+    format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", json!(error.to_status()))
+}
+
+/// `object` as if it had been written at `new`: only the number changes.
+fn with_revision(object: &[u8], old: Revision, new: Revision) -> Bytes {
+    let pattern = format!("\"resourceVersion\":\"{}\"", old.0);
+    let Some(at) = object.windows(pattern.len()).position(|window| window == pattern.as_bytes()) else {
+        return Bytes::copy_from_slice(object);
+    };
+    let mut bytes = BytesMut::with_capacity(object.len() + 8);
+    bytes.put_slice(&object[..at]);
+    bytes.put_slice(format!("\"resourceVersion\":\"{}\"", new.0).as_bytes());
+    bytes.put_slice(&object[at + pattern.len()..]);
+    bytes.freeze()
+}

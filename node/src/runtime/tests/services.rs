@@ -1,0 +1,1 @@
+//! Services, as pods and hosts reach them.

@@ -38,6 +38,21 @@ impl Draft {
         Self::from_json(serde_json::to_vec(value)?)
     }
 
+    /// The draft that had these fields when it was stored.
+    pub(super) fn stored(revision_at: u32, json: Bytes) -> Result<Self, serde_json::Error> {
+        // The member goes between two others or before a brace; anything else was not made here.
+        if revision_at as usize >= json.len().max(1) {
+            return Err(serde::de::Error::custom("the revision's place is not in the object"));
+        }
+        let meta = match splice::find(&json) {
+            Some(place) => Meta::decode(&json[place.metadata])?,
+            None => Meta::default(),
+        };
+        // An object without metadata keeps these very bytes, and must not keep the buffer around them alive.
+        let json = if revision_at == 0 { Bytes::copy_from_slice(&json) } else { json };
+        Ok(Self { json, revision_at, meta: Arc::new(meta) })
+    }
+
     /// `json` must be valid JSON; any `resourceVersion` in it is cut out.
     pub(super) fn from_json(mut json: Vec<u8>) -> Result<Self, serde_json::Error> {
         let Some(place) = splice::find(&json) else {

@@ -14,6 +14,9 @@ impl Key {
     pub(super) fn from_text(text: &str) -> Self {
         Self(text.into())
     }
+    pub(super) fn from_arc(text: Arc<str>) -> Self {
+        Self(text)
+    }
     pub fn as_str(&self) -> &str {
         &self.0
     }

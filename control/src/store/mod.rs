@@ -7,6 +7,7 @@ mod cache; // The newest view and the recent history, in memory.
 mod entry;
 mod history; // One resource's recent events.
 mod key;
+mod raft;
 mod snapshot;
 mod splice; // The revision's place in an object's JSON.
 mod watch;
@@ -17,6 +18,7 @@ mod tests;
 use std::{path::Path, sync::Arc};
 
 use cache::Cache;
+use raft::Member;
 
 pub use entry::{Draft, Entry, Meta};
 pub use key::{Key, Scope};
@@ -76,6 +78,8 @@ pub enum StoreError {
 #[derive(Clone)]
 pub struct Store {
     cache: Arc<Cache>,
+    /// None where the store lives in memory only.
+    member: Option<Arc<Member>>,
 }
 
 impl Store {
@@ -83,13 +87,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unusable`] where the directory is locked by another process, not writable or corrupted.
-    pub async fn open(_dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self::in_memory())
+    pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+        let (member, cache) = Member::open(dir).await?;
+        Ok(Self { cache, member: Some(Arc::new(member)) })
     }
 
     /// A store that lives in memory only: for unit tests of the rooms above.
     pub fn in_memory() -> Self {
-        Self { cache: Arc::new(Cache::new(Snapshot::default())) }
+        Self { cache: Arc::new(Cache::new(Snapshot::default())), member: None }
     }
 
     /// The newest view of this member.
@@ -111,6 +116,9 @@ impl Store {
 
     /// Waits until this member has applied everything that was committed when it was called.
     pub async fn read_index(&self) -> Result<Revision, StoreError> {
+        if let Some(member) = &self.member {
+            member.read_index().await?;
+        }
         Ok(self.cache.revision())
     }
 
@@ -133,10 +141,26 @@ impl Store {
     /// is not there gets none. Later operations see what earlier ones wrote. Answers, per operation, the entry that
     /// was written, removed (at the revision of its removal) or checked.
     pub async fn transact(&self, ops: Vec<Op>) -> Result<Vec<Option<Arc<Entry>>>, StoreError> {
-        let mut outcomes = self.cache.apply([&*ops]);
-        Ok(outcomes.pop().expect("one transaction has one outcome")?)
+        let outcome = match &self.member {
+            Some(member) => member.transact(ops).await?,
+            None => self.cache.apply([&*ops]).pop().expect("one transaction has one outcome"),
+        };
+        Ok(outcome?)
     }
 
-    /// Flushes and closes; later calls fail.
-    pub async fn close(&self) {}
+    /// Brings the state on disk up to date, so that the next start has no log to apply. The store does this by itself
+    /// as the log grows; a restart needs no checkpoint.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        match &self.member {
+            Some(member) => member.checkpoint().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the store and gives its directory back; later writes fail. A store in memory stays as it is.
+    pub async fn close(&self) {
+        if let Some(member) = &self.member {
+            member.close().await;
+        }
+    }
 }

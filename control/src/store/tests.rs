@@ -40,7 +40,7 @@ async fn write(store: &Store, op: Op) -> Arc<Entry> {
 }
 
 /// `name=value@revision` of every config map.
-fn contents(snapshot: &Snapshot) -> Vec<String> {
+pub(super) fn contents(snapshot: &Snapshot) -> Vec<String> {
     let describe = |entry: Arc<Entry>| {
         let object = entry.typed::<ConfigMap>().unwrap();
         assert_eq!(object.metadata.resource_version, Some(entry.revision.0.to_string()));

@@ -37,8 +37,9 @@ impl Image {
         Self { source: Some((checkpoint, position)), bytes: Cursor::default() }
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes.into_inner()
+    pub fn into_bytes(mut self) -> io::Result<Vec<u8>> {
+        self.bytes()?;
+        Ok(self.bytes.into_inner())
     }
 
     /// The bytes, read now if they have not been. Blocks for a moment, once per member that lags far behind.

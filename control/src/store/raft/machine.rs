@@ -109,7 +109,8 @@ impl Machine {
 
     /// Replaces everything with what a snapshot from the leader holds.
     fn install(&self, meta: &SnapshotMeta, image: Image) -> Result<(), AnyError> {
-        let view = image::decode(image.into_bytes()).map_err(|error| AnyError::new(&error))?;
+        let bytes = image.into_bytes().map_err(|error| AnyError::new(&error))?;
+        let view = image::decode(bytes).map_err(|error| AnyError::new(&error))?;
         let position = Position {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),

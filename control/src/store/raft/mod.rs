@@ -140,10 +140,7 @@ impl Member {
         let (proposals, queue) = mpsc::channel(proposer::QUEUE);
         let failure = Failure::default();
         let proposer = Proposer { raft: raft.clone(), log: log.clone(), queue, failure: failure.clone() };
-        let tasks = vec![
-            tokio::spawn(proposer.run()),
-            tokio::spawn(keep_checkpoints(raft.clone(), log)),
-        ];
+        let tasks = vec![tokio::spawn(proposer.run()), tokio::spawn(keep_checkpoints(raft.clone(), log))];
         let running = Mutex::new(Some(Running { tasks, directory }));
         Ok((Self { raft, machine, proposals, failure, running }, cache))
     }

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_newest_files_stay() {
-        let directory = TempDir::new();
+        let directory = TempDir::new().unwrap();
         let path = directory.path().join("0.log");
         std::fs::write(&path, "now").unwrap();
         for day in 1..=7 {

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_volume_changes_all_at_once_and_only_when_it_must() {
-        let directory = TempDir::new();
+        let directory = TempDir::new().unwrap();
         let volume = directory.path().join("v");
         assert!(write(&volume, &payload(&[("a", "1"), ("sub/b", "2")])).unwrap());
         assert_eq!(fs::read_to_string(volume.join("sub/b")).unwrap(), "2");
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_changed_mode_is_a_change() {
-        let directory = TempDir::new();
+        let directory = TempDir::new().unwrap();
         let mut files = payload(&[("a", "1")]);
         assert!(write(directory.path(), &files).unwrap());
         files.get_mut("a").unwrap().mode = 0o400;

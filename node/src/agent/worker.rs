@@ -567,12 +567,12 @@ impl Worker {
         let input = self.container_input(start, image_ref, &container).await;
         let config =
             input.map_err(|reason| self.start_failed(start, role, "CreateContainerConfigError", &reason))?;
-        let id = self.create_and_start(start, role, config).await?;
         if let Some(failed_at) = start.failed_at {
             let previous = self.memory.backoff.get(&start.name).copied();
             let next = Backoff::next(previous, KUBELET, failed_at, Timestamp::now());
             self.memory.backoff.insert(start.name.clone(), next);
         }
+        let id = self.create_and_start(start, role, config).await?;
         self.memory.start_errors.remove(&start.name);
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let Some(hook) = hook else { return Ok(()) };
@@ -760,3 +760,7 @@ fn key_of(action: &Action) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

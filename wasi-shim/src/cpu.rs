@@ -106,26 +106,20 @@ impl Cpu {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot. Queueing before `held` goes back lets one with less virtual time pass, and no other.
-    async fn slot(self: &Arc<Self>, virtual_time: &AtomicU64, held: Option<Slot>) -> Slot {
-        let mut granted = {
-            let mut queue = self.lock();
-            let (sender, receiver) = oneshot::channel();
-            let time = virtual_time.fetch_max(queue.now, Relaxed).max(queue.now);
-            queue.arrivals += 1;
-            let key = (time, queue.arrivals);
-            queue.waiting.insert(key, sender);
-            if let Some(held) = held {
-                queue.taken -= 1;
-                held.defuse();
-            }
-            Self::serve(self, &mut queue);
-            receiver
-        };
-        match granted.try_recv() {
-            Ok(slot) => slot,
-            Err(_) => granted.await.expect("a waiter stays queued until it is served"),
+    /// Queues for a slot. `held` goes back only then: whoever has less virtual time passes, and nobody else.
+    fn queue(self: &Arc<Self>, virtual_time: &AtomicU64, held: Option<Slot>) -> oneshot::Receiver<Slot> {
+        let mut queue = self.lock();
+        let (sender, granted) = oneshot::channel();
+        let time = virtual_time.fetch_max(queue.now, Relaxed).max(queue.now);
+        queue.arrivals += 1;
+        let key = (time, queue.arrivals);
+        queue.waiting.insert(key, sender);
+        if let Some(held) = held {
+            queue.taken -= 1;
+            held.defuse();
         }
+        Self::serve(self, &mut queue);
+        granted
     }
 
     fn serve(this: &Arc<Self>, queue: &mut Queue) {
@@ -339,7 +333,11 @@ impl Run {
             self.account.within_limit().await;
         }
         let held = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let slot = self.account.cpu.slot(&self.account.virtual_time, held).await;
+        let granted = self.account.cpu.queue(&self.account.virtual_time, held);
+        // Even if the slot is granted at once: guests that have not started yet are not in the queue, but behind this
+        // one on its thread, and whoever wants to abort this guest must get hold of it.
+        tokio::task::yield_now().await;
+        let slot = granted.await.expect("a waiter stays queued until it is served");
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot);
         self.queued.store(false, Relaxed);
     }
@@ -485,33 +483,32 @@ mod tests {
             account
         };
         let (heavy, light) = (account(1024, 2_000), account(512, 1_500));
-        let slot = cpu.slot(&AtomicU64::new(0), None).await;
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let wait = async |name: &'static str, account: &CpuAccount| {
-            let _slot = cpu.slot(&account.virtual_time, None).await;
-            order.lock().unwrap().push(name);
-        };
-        let release = async {
-            while cpu.lock().waiting.len() < 2 {
-                tokio::task::yield_now().await;
-            }
-            drop(slot);
-        };
+        let held = cpu.queue(&AtomicU64::new(0), None).await.unwrap();
         // The lighter one used less, but its shares are half: 3000 against 2000.
-        tokio::join!(wait("light", &light), wait("heavy", &heavy), release);
-        assert_eq!(*order.lock().unwrap(), ["heavy", "light"]);
+        let mut light_waits = cpu.queue(&light.virtual_time, None);
+        let mut heavy_waits = cpu.queue(&heavy.virtual_time, None);
+        drop(held);
+        assert!(light_waits.try_recv().is_err());
+        let held = heavy_waits.try_recv().unwrap();
+        // It goes back to the queue, with less than the other one still.
+        heavy.charge(500);
+        let mut heavy_waits = cpu.queue(&heavy.virtual_time, Some(held));
+        let held = heavy_waits.try_recv().unwrap();
+        heavy.charge(1_000);
+        let mut heavy_waits = cpu.queue(&heavy.virtual_time, Some(held));
+        assert!(heavy_waits.try_recv().is_err());
+        light_waits.try_recv().unwrap();
     }
 
     #[tokio::test]
     async fn a_waiter_that_is_dropped_does_not_keep_the_slot() {
         let cpu = cpu_with_one_slot();
-        let slot = cpu.slot(&AtomicU64::new(0), None).await;
         let time = AtomicU64::new(0);
-        let mut waiter = Box::pin(cpu.slot(&time, None));
-        assert!(futures::poll!(&mut waiter).is_pending());
-        drop(waiter);
-        drop(slot);
+        let held = cpu.queue(&time, None).await.unwrap();
+        drop(cpu.queue(&time, None));
+        drop(held);
         assert_eq!(cpu.lock().taken, 0);
-        drop(cpu.slot(&time, None).await);
+        drop(cpu.queue(&time, None).await.unwrap());
+        assert_eq!(cpu.lock().taken, 0);
     }
 }

@@ -111,17 +111,22 @@ fn missing_in_core(error: &wasmtime::Error) -> LoadError {
     }
 }
 
-/// wasmtime tells in words only: the interface in the outermost error, a function of it (if the interface is there, but
-/// not all of it) in the next one, both in backquotes.
+/// wasmtime tells in words only: the interface in the outermost error, in the next one the function that is missing, both
+/// in backquotes. Of an interface that is not there at all each function is missing: then it alone is named.
 fn missing_in_component(error: &wasmtime::Error) -> LoadError {
     let names: Vec<String> = error.chain().filter_map(|cause| quoted(&cause.to_string())).collect();
-    match names.as_slice() {
-        [] => LoadError::Invalid(format!("{error:#}")),
-        [interface] => LoadError::MissingImport { what: "component", import: interface.clone() },
-        [interface, name, ..] => {
-            LoadError::MissingImport { what: "component", import: format!("{interface}#{name}") }
-        }
-    }
+    let import = match names.as_slice() {
+        [] => return LoadError::Invalid(format!("{error:#}")),
+        [interface, function, ..] if is_provided(interface) => format!("{interface}#{function}"),
+        [interface, ..] => interface.clone(),
+    };
+    LoadError::MissingImport { what: "component", import }
+}
+
+fn is_provided(interface: &str) -> bool {
+    const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
+    let package = interface.strip_prefix("wasi:").and_then(|name| name.split('/').next());
+    package.is_some_and(|package| PACKAGES.contains(&package))
 }
 
 fn quoted(text: &str) -> Option<String> {

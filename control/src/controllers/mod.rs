@@ -6,16 +6,24 @@
 //! **Deliberately absent:** state of their own. What a controller knows, it reads from the cache on every look,
 //! so that a restart, a failover and a retry are the same thing.
 
+mod accounts;
 mod common;
 mod deployment;
 mod endpoints;
+mod event_ttl;
 mod framework;
+mod garbage;
+mod namespace;
+mod nodes;
 mod replica_set;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use naru_model::ResourceInfo;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +32,27 @@ use framework::{Controller, Hub, Runner, RunnerSettings, Typed};
 
 /// What the controllers need to know beside the objects.
 #[derive(Debug, Clone)]
-pub struct ControllerSettings {}
+pub struct ControllerSettings {
+    /// Ranges (`127.5.0.0/16`) that nodes' pod ranges are cut from; empty where somebody else assigns them.
+    pub pod_cidrs: Vec<String>,
+    /// Prefix length of one node's pod range.
+    pub node_cidr_prefix: u8,
+    /// How long a node may be silent before it counts as lost.
+    pub node_monitor_grace_period: Duration,
+    /// The cluster's CA in PEM, for `kube-root-ca.crt`.
+    pub root_ca: String,
+}
+
+impl Default for ControllerSettings {
+    fn default() -> Self {
+        Self {
+            pod_cidrs: Vec::new(),
+            node_cidr_prefix: 24,
+            node_monitor_grace_period: Duration::from_secs(40),
+            root_ca: String::new(),
+        }
+    }
+}
 
 /// Starts every controller. They stop at `shutdown`; joining the handles waits for that.
 pub fn spawn(
@@ -32,23 +60,35 @@ pub fn spawn(
     settings: ControllerSettings,
     shutdown: CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let resources = client.resources().iter().map(naru_model::ResourceInfo::qualified).collect();
-    let mut hub = Hub::new(client.store().clone(), resources);
+    let resources = client.resources();
+    let mut hub = Hub::new(client.store().clone(), resources.iter().map(ResourceInfo::qualified).collect());
     let runner = |controller| Runner::new(&mut hub, controller, &client, RunnerSettings::default());
-    let runners = controllers(&settings).into_iter().map(runner).collect::<Vec<_>>();
+    let runners = controllers(&resources, settings).into_iter().map(runner).collect::<Vec<_>>();
     let hub = Arc::new(hub);
     let run = |runner: Runner| tokio::spawn(runner.run(hub.clone(), shutdown.clone()));
     let mut handles = runners.into_iter().map(run).collect::<Vec<_>>();
-    let shutdown = shutdown.clone();
     handles.push(tokio::spawn(async move { hub.run(shutdown).await }));
     handles
 }
 
-fn controllers(_settings: &ControllerSettings) -> Vec<Arc<dyn Controller>> {
-    vec![
+fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
+    let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Typed(replica_set::ReplicaSets)),
         Arc::new(Typed(deployment::Deployments)),
         Arc::new(Typed(endpoints::EndpointSlices)),
         Arc::new(endpoints::LegacyEndpoints),
-    ]
+        Arc::new(accounts::ServiceAccounts),
+        Arc::new(accounts::RootCa { certificate: settings.root_ca }),
+        Arc::new(Typed(nodes::NodeLifecycle { grace: settings.node_monitor_grace_period })),
+        Arc::new(nodes::TaintEviction),
+        Arc::new(nodes::PodGc),
+        Arc::new(garbage::GarbageCollector::new(resources)),
+        Arc::new(Typed(namespace::Namespaces::new(resources))),
+        Arc::new(event_ttl::EventTtl),
+    ];
+    if !settings.pod_cidrs.is_empty() {
+        let (pool, node_prefix) = (settings.pod_cidrs, settings.node_cidr_prefix);
+        controllers.push(Arc::new(nodes::NodeIpam { pool, node_prefix }));
+    }
+    controllers
 }

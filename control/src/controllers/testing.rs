@@ -235,11 +235,12 @@ impl World {
             Action::Patch { key, patch, .. } => {
                 let entry = self.cache.entry(key).cloned().ok_or("not found")?;
                 let mut value: Value = serde_json::from_slice(&entry.json).unwrap();
+                let is_strategic = matches!(patch, Patch::Strategic(_));
                 let (Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Json(patch)) = patch;
                 if let Some(uid) = patch.pointer("/metadata/uid") {
                     assert_eq!(uid, &json!(entry.meta.uid), "uid precondition");
                 }
-                merge(&mut value, patch);
+                merge(&mut value, patch, is_strategic);
                 self.put(key, &value);
                 self.remove_if_finished(key);
                 Ok(key.name().into())
@@ -312,8 +313,8 @@ impl World {
     }
 }
 
-/// A merge patch; lists of owner references merge by uid, as in a strategic merge patch.
-fn merge(target: &mut Value, patch: &Value) {
+/// A merge patch; lists of owner references and conditions merge by their keys, as in a strategic merge patch.
+fn merge(target: &mut Value, patch: &Value, is_strategic: bool) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -323,23 +324,31 @@ fn merge(target: &mut Value, patch: &Value) {
     }
     let object = target.as_object_mut().expect("made one above");
     for (name, value) in patch {
-        let strategic = value.as_array().filter(|list| name == "ownerReferences" && !list.is_empty());
+        let merge_key = match name.as_str() {
+            "ownerReferences" => "uid",
+            "conditions" => "type",
+            _ => "",
+        };
+        let strategic =
+            value.as_array().filter(|list| is_strategic && !merge_key.is_empty() && !list.is_empty());
         if value.is_null() {
             object.remove(name);
         } else if let Some(list) = strategic {
             let mut owners = object.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
             for item in list {
                 if item.get("$patch").is_some() {
-                    owners.retain(|owner| owner["uid"] != item["uid"]);
-                } else if let Some(owner) = owners.iter_mut().find(|owner| owner["uid"] == item["uid"]) {
-                    merge(owner, item);
+                    owners.retain(|owner| owner[merge_key] != item[merge_key]);
+                } else if let Some(owner) =
+                    owners.iter_mut().find(|owner| owner[merge_key] == item[merge_key])
+                {
+                    merge(owner, item, true);
                 } else {
                     owners.push(item.clone());
                 }
             }
             object.insert(name.clone(), Value::Array(owners));
         } else {
-            merge(object.entry(name.clone()).or_insert(Value::Null), value);
+            merge(object.entry(name.clone()).or_insert(Value::Null), value, is_strategic);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! are applied in the store's order. It shares entries with the store and so costs pointers, not copies.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -61,6 +61,7 @@ pub struct Cache {
     /// When a node's heartbeat (its Lease or its Ready condition) last changed, by this process's clock. The
     /// timestamps inside are another machine's, and may be from before we were started.
     heartbeats: HashMap<String, Timestamp>,
+    ready_nodes: HashSet<String>,
     /// When a node was seen to vanish.
     vanished: HashMap<String, Timestamp>,
     started: Option<Timestamp>,
@@ -85,6 +86,7 @@ impl Cache {
         self.unindex(&previous, None);
         if key.resource() == "nodes" {
             self.heartbeats.remove(key.name());
+            self.ready_nodes.remove(key.name());
             self.vanished.insert(key.name().into(), now);
         }
         Some(previous)
@@ -170,6 +172,10 @@ impl Cache {
         self.heartbeats.get(node).copied()
     }
 
+    pub fn is_any_node_ready(&self) -> bool {
+        !self.ready_nodes.is_empty()
+    }
+
     /// Since when a node that is not there has been missing.
     pub fn missing_since(&self, node: &str) -> Option<Timestamp> {
         self.vanished.get(node).copied().or(self.started)
@@ -234,6 +240,10 @@ impl Cache {
         match entry.key.resource() {
             "nodes" => {
                 self.vanished.remove(node);
+                match decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node)) {
+                    true => self.ready_nodes.insert(node.into()),
+                    false => self.ready_nodes.remove(node),
+                };
                 let beat = |entry: &Arc<Entry>| ready_heartbeat(&*decoded::<Node>(entry)?);
                 if previous.is_none_or(|previous| beat(previous) != beat(entry)) {
                     self.heartbeats.insert(node.into(), now);

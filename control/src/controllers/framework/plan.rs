@@ -124,6 +124,9 @@ impl Write {
     pub fn strategic_patch(key: Key, patch: serde_json::Value) -> Self {
         Action::Patch { key, subresource: "", patch: Patch::Strategic(patch) }.into()
     }
+    pub fn strategic_status_patch(key: Key, patch: serde_json::Value) -> Self {
+        Action::Patch { key, subresource: "status", patch: Patch::Strategic(patch) }.into()
+    }
     pub fn merge_patch(key: Key, subresource: &'static str, patch: serde_json::Value) -> Self {
         Action::Patch { key, subresource, patch: Patch::Merge(patch) }.into()
     }

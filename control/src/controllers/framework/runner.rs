@@ -252,7 +252,8 @@ async fn send(client: &ApiClient, action: &Action) -> Result<Option<Arc<Entry>>,
 fn is_moot(action: &Action, error: &ApiError) -> bool {
     match (action, error) {
         (Action::Delete { .. }, ApiError::NotFound { .. }) => true,
-        (Action::Create(_), ApiError::Forbidden(message)) => message.contains("is being terminated"),
+        (Action::Create(_), ApiError::Refused { message, .. }) => message.contains("is being terminated"),
+        (Action::Create(_), ApiError::NotFound { resource, .. }) => resource == "namespaces",
         _ => false,
     }
 }

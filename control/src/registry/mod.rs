@@ -19,6 +19,8 @@ pub mod podspec;
 pub mod replicaset;
 pub mod service;
 mod subresource;
+#[cfg(test)]
+mod testing;
 mod text; // Table cells that kinds share.
 mod workload; // Pod templates, and selectors that fit them.
 

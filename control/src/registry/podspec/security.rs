@@ -110,7 +110,7 @@ impl Check<'_> {
             ("HostIPC", self.spec.host_ipc),
         ] {
             if is_set == Some(true) {
-                errors.forbidden(&path.child(name), "when `hostUsers` is false");
+                errors.forbidden(&path.child(name), "when `pod.Spec.HostUsers` is false");
             }
         }
     }

@@ -6,9 +6,9 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, deployment,
+    Kind, configmap, controllerrevision, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
-    plain, pod, replicaset, service,
+    event, ipaddress, lease, namespace, node, pod, replicaset, secret, service, serviceaccount,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -72,11 +72,22 @@ impl Kinds {
     /// What every Naru serves. A new kind is one line here.
     pub fn builtin() -> Self {
         let mut kinds = Self::default();
-        plain::register(&mut kinds);
+        kinds.add(namespace::Namespaces);
+        kinds.add(node::Nodes);
         kinds.add(pod::Pods);
-        kinds.add(replicaset::ReplicaSets);
-        kinds.add(deployment::Deployments);
         kinds.add(service::Services);
+        kinds.add(endpoints::EndpointsKind);
+        kinds.add(configmap::ConfigMaps);
+        kinds.add(secret::Secrets);
+        kinds.add(serviceaccount::ServiceAccounts);
+        kinds.add(event::Events);
+        kinds.add_view(&event::EVENTS_V1, "events", event::AS_EVENTS_V1);
+        kinds.add(deployment::Deployments);
+        kinds.add(replicaset::ReplicaSets);
+        kinds.add(controllerrevision::ControllerRevisions);
+        kinds.add(lease::Leases);
+        kinds.add(endpointslice::EndpointSlices);
+        kinds.add(ipaddress::IpAddresses);
         kinds
     }
 

@@ -5,19 +5,29 @@
 //! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
 
 pub mod allocation;
+pub mod configmap;
+pub mod controllerrevision;
 pub mod decode;
 mod delete;
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 pub mod erased;
+pub mod event;
+pub mod ipaddress;
 pub mod kind;
 mod kinds;
+pub mod lease;
+pub mod namespace;
+pub mod node;
 mod patch;
 mod path;
-mod plain;
 pub mod pod;
 pub mod podspec;
 pub mod replicaset;
+pub mod secret;
 pub mod service;
+pub mod serviceaccount;
 mod subresource;
 #[cfg(test)]
 mod testing;

@@ -1,7 +1,8 @@
-//! Cells that the tables of several kinds share.
+//! Cells of tables and facts of discovery that several kinds share.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use naru_model::{ResourceInfo, resource::ALL_VERBS};
 use std::collections::BTreeMap;
 
 use super::Column;
@@ -57,4 +58,32 @@ pub fn containers(template: Option<&PodTemplateSpec>) -> (String, String) {
         join(containers.iter().map(|container| container.name.as_str()).collect()),
         join(containers.iter().map(|container| container.image.as_deref().unwrap_or_default()).collect()),
     )
+}
+
+/// A namespaced resource of the core group with all verbs.
+pub const fn core_resource(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short_names: &'static [&'static str],
+) -> ResourceInfo {
+    ResourceInfo {
+        group: "",
+        version: "v1",
+        kind,
+        plural,
+        singular,
+        short_names,
+        categories: &[],
+        namespaced: true,
+        subresources: &[],
+        verbs: ALL_VERBS,
+    }
+}
+
+/// `a,b,c + 2 more...`, or "" for none.
+pub fn first_three(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    let shown = items[..items.len().min(3)].join(",");
+    if items.len() > 3 { format!("{shown} + {} more...", items.len() - 3) } else { shown }
 }

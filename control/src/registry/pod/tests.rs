@@ -93,7 +93,7 @@ fn images_deadlines_and_more_tolerations_may_change() {
     check_update(
         |pod| {
             pod["spec"]["tolerations"] =
-                json!([{"key": "k", "operator": "Exists"}, {"key": "l", "operator": "Exists"}])
+                json!([{"key": "k", "operator": "Exists"}, {"key": "l", "operator": "Exists"}]);
         },
         &[],
     );
@@ -189,7 +189,7 @@ fn a_gated_pod_may_be_narrowed_to_fewer_nodes() {
         base,
         |pod| {
             pod["spec"]["affinity"] =
-                json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}})
+                json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}});
         },
         &[],
     );

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use naru_model::validation::{FieldErrors, Path};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::registry::podspec::{self, OrEmpty};
 
@@ -217,10 +217,10 @@ fn prune(value: &mut Value) -> bool {
 fn differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
-            let keys: BTreeMap<_, _> = old.iter().chain(new).map(|(key, _)| (key, ())).collect();
-            for key in keys.keys() {
+            let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            for key in keys {
                 let null = Value::Null;
-                let (old, new) = (old.get(*key).unwrap_or(&null), new.get(*key).unwrap_or(&null));
+                let (old, new) = (old.get(key).unwrap_or(&null), new.get(key).unwrap_or(&null));
                 differences(&format!("{path}.{key}"), old, new, lines);
             }
         }

@@ -181,3 +181,8 @@ pub fn file_mode(mode: Option<i32>, path: &Path, errors: &mut FieldErrors) {
         errors.invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive");
     }
 }
+
+pub fn duplicate_with(path: &Path, value: serde_json::Value, detail: &str, errors: &mut FieldErrors) {
+    let message = format!("Duplicate value: {value}: {detail}");
+    errors.0.push(FieldError { kind: FieldErrorKind::Duplicate, field: path.as_str().into(), message });
+}

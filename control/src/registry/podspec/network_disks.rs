@@ -205,7 +205,7 @@ fn fibre_channel(source: &FCVolumeSource, path: &Path, errors: &mut FieldErrors)
     let targets_path = path.child("targetWWNs");
     match (targets.is_empty(), ids.is_empty()) {
         (true, true) => {
-            errors.required(&targets_path, "must specify either targetWWNs or wwids, but not both")
+            errors.required(&targets_path, "must specify either targetWWNs or wwids, but not both");
         }
         (false, false) => {
             errors.invalid(

@@ -79,7 +79,7 @@ impl Check<'_> {
         let path = path.child("stopSignal");
         match self.spec.os.as_ref().map(|os| os.name.as_str()) {
             None | Some("") => {
-                errors.forbidden(&path, "may not be set for containers with empty `spec.os.name`")
+                errors.forbidden(&path, "may not be set for containers with empty `spec.os.name`");
             }
             Some("windows") if !matches!(signal, "SIGTERM" | "SIGKILL") => {
                 errors.not_supported(&path, signal, &["SIGKILL", "SIGTERM"]);

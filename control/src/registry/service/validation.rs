@@ -137,7 +137,7 @@ fn cluster_ips(spec: &ServiceSpec, path: &Path, errors: &mut FieldErrors) {
     match (one.is_empty(), all.first()) {
         (false, None) => errors.required(&path, ""),
         (false, Some(first)) if first != one => {
-            errors.invalid(&path, all, "first value must match `clusterIP`")
+            errors.invalid(&path, all, "first value must match `clusterIP`");
         }
         (true, Some(_)) => errors.invalid(&path, all, "must be empty when `clusterIP` is not specified"),
         _ => {}

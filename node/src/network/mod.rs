@@ -226,3 +226,6 @@ async fn ask_host(name: &str, outside: &str) -> Result<Vec<IpAddr>, ResolveError
 fn is_localhost(address: IpAddr) -> bool {
     address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,9 @@ use naru_wasi_shim::{LogStream, LogWriter};
 
 /// A longer line is written in parts.
 const MAX_LINE: usize = 16 * 1024;
-/// A file that grows larger is put aside as `<path>.1`, in place of the one before it.
-const MAX_FILE: u64 = 10 << 20;
+/// A file that grows larger is put aside as `<path>.1`, in place of the one before it. The agent rotates earlier, with
+/// more files, but looks only now and then.
+const MAX_FILE: u64 = 16 << 20;
 /// So many logs stay open between writes; the others are opened for each, so that file descriptors are left for
 /// sockets when thousands of containers talk.
 const MAX_OPEN: usize = 1024;

@@ -14,8 +14,9 @@ use crate::dataplane::{UpdateRequest, UpdateResponse, update_request::Update};
 
 /// After the first Synced, changes that no Synced follows are applied after so long.
 const QUIET: Duration = Duration::from_millis(20);
-/// Ports that were taken are tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// Ports that were taken are tried again: soon at first, because a socket may just be closing, then less often.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 type Answers = mpsc::Sender<Result<UpdateResponse, Status>>;
 
@@ -50,19 +51,16 @@ impl Feed<'_> {
         answers: &Answers,
     ) -> Result<(), Status> {
         let mut is_first = true;
-        let mut has_errors = false;
+        let mut retry = None;
         loop {
-            let patience = if self.is_synced && !self.changes.is_empty() {
-                Some(QUIET)
-            } else {
-                has_errors.then_some(RETRY)
-            };
+            let patience = if self.is_synced && !self.changes.is_empty() { Some(QUIET) } else { retry };
             let next = match patience {
                 Some(patience) => tokio::time::timeout(patience, stream.next()).await,
                 None => Ok(stream.next().await),
             };
             let Ok(next) = next else {
-                has_errors = !self.commit()?.is_empty();
+                let is_failing = !self.commit()?.is_empty();
+                retry = is_failing.then(|| retry.map_or(FIRST_RETRY, |last| (last * 2).min(LAST_RETRY)));
                 continue;
             };
             let Some(request) = next else { return Ok(()) };
@@ -79,7 +77,7 @@ impl Feed<'_> {
                 Update::Synced(synced) => {
                     self.is_synced = true;
                     let errors = self.commit()?;
-                    has_errors = !errors.is_empty();
+                    retry = (!errors.is_empty()).then_some(FIRST_RETRY);
                     if answers.send(Ok(UpdateResponse { synced: synced.id, errors })).await.is_err() {
                         return Ok(());
                     }

@@ -6,12 +6,13 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr},
+    sync::Arc,
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
 };
 
@@ -26,7 +27,14 @@ const BACKLOG: i32 = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    running: HashMap<Listen, JoinHandle<()>>,
+    running: HashMap<Listen, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    task: JoinHandle<()>,
+    /// Shared with the task, which may outlive its abortion by a moment.
+    tcp: Option<Arc<TcpListener>>,
 }
 
 /// A listener that should exist, and how.
@@ -58,10 +66,10 @@ impl Listeners {
     /// Opens what is wanted, closes what is not, and says what could not be opened.
     pub(super) fn reconcile(&mut self, network: &Network, wanted: HashSet<Wanted>) -> Vec<String> {
         let listens: HashSet<_> = wanted.iter().map(|wanted| wanted.listen).collect();
-        self.running.retain(|listen, task| {
-            let stays = listens.contains(listen) && !task.is_finished();
+        self.running.retain(|listen, running| {
+            let stays = listens.contains(listen);
             if !stays {
-                task.abort();
+                running.close(network, *listen);
             }
             stays
         });
@@ -71,7 +79,7 @@ impl Listeners {
                 continue;
             }
             match open(network, wanted) {
-                Ok(task) => _ = self.running.insert(wanted.listen, task),
+                Ok(running) => _ = self.running.insert(wanted.listen, running),
                 Err(error) => {
                     let Listen { address, protocol } = wanted.listen;
                     let message = format!("cannot listen on {address} ({protocol:?}): {error}");
@@ -88,14 +96,31 @@ impl Listeners {
         errors
     }
 
-    pub(super) fn close(&mut self) {
-        for (_, task) in self.running.drain() {
-            task.abort();
+    pub(super) fn close(&mut self, network: &Network) {
+        for (listen, running) in self.running.drain() {
+            running.close(network, listen);
         }
     }
 }
 
-fn open(network: &Network, wanted: Wanted) -> io::Result<JoinHandle<()>> {
+impl Running {
+    /// Serves whom the kernel let in already, then gives the port free at once: it may be wanted again, and other
+    /// nodes of the machine take over.
+    fn close(&self, network: &Network, listen: Listen) {
+        self.task.abort();
+        let Some(listener) = &self.tcp else { return };
+        let socket = SockRef::from(&**listener);
+        while let Ok((stream, client)) = socket.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream.into()));
+            if let (Ok(stream), Some(client)) = (stream, client.as_socket()) {
+                tokio::spawn(tcp::serve(network.clone(), stream, client, listen));
+            }
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+}
+
+fn open(network: &Network, wanted: Wanted) -> io::Result<Running> {
     let Listen { address, protocol } = wanted.listen;
     let kind = if protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
@@ -106,11 +131,16 @@ fn open(network: &Network, wanted: Wanted) -> io::Result<JoinHandle<()>> {
     socket.set_reuse_port(wanted.is_shared)?;
     socket.bind(&address.into())?;
     let (network, listen) = (network.clone(), wanted.listen);
-    Ok(match protocol {
+    match protocol {
         Protocol::Tcp => {
             socket.listen(BACKLOG)?;
-            tokio::spawn(tcp::accept(network, TcpListener::from_std(socket.into())?, listen))
+            let listener = Arc::new(TcpListener::from_std(socket.into())?);
+            let task = tokio::spawn(tcp::accept(network, Arc::clone(&listener), listen));
+            Ok(Running { task, tcp: Some(listener) })
         }
-        Protocol::Udp => tokio::spawn(udp::serve(network, UdpSocket::from_std(socket.into())?, listen)),
-    })
+        Protocol::Udp => {
+            let task = tokio::spawn(udp::serve(network, UdpSocket::from_std(socket.into())?, listen));
+            Ok(Running { task, tcp: None })
+        }
+    }
 }

@@ -157,7 +157,7 @@ impl Network {
 
     /// Closes all listeners; open connections go on.
     pub fn close(&self) {
-        self.listeners().close();
+        self.listeners().close(self);
     }
 
     /// Pods reach each other, services and nodes, and what is outside the machine; of the loopback addresses, which

@@ -1,6 +1,6 @@
 //! Connections to services: each goes to one endpoint for its whole life.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,7 +14,7 @@ const MAX_TRIES: usize = 5;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Accepts for as long as the service has endpoints; its connections outlive it.
-pub(super) async fn accept(network: Network, listener: TcpListener, listen: Listen) {
+pub(super) async fn accept(network: Network, listener: Arc<TcpListener>, listen: Listen) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
@@ -29,7 +29,7 @@ pub(super) async fn accept(network: Network, listener: TcpListener, listen: List
     }
 }
 
-async fn serve(network: Network, stream: TcpStream, client: SocketAddr, listen: Listen) {
+pub(super) async fn serve(network: Network, stream: TcpStream, client: SocketAddr, listen: Listen) {
     let Some(frontend) = network.frontend(listen) else { return refuse(&stream) };
     let _ = stream.set_nodelay(true);
     let mut failed = Vec::new();

@@ -191,8 +191,25 @@ async fn a_node_port_that_is_taken_is_told_and_taken_when_it_is_free() {
     assert_eq!(errors.len(), 1);
     assert!(errors[0].contains(&taken.to_string()), "{errors:?}");
     drop(holder);
+    // Without another word from the agent.
+    eventually("the port is taken", async || greeted(taken).await.is_ok_and(|name| name == "one")).await;
     assert!(plane.apply([]).await.is_empty());
-    assert_eq!(greeted(taken).await.unwrap(), "one");
+}
+
+#[tokio::test]
+async fn a_port_is_free_again_as_soon_as_its_last_endpoint_goes() {
+    let mut plane = Plane::start().await;
+    let port = TcpListener::bind((plane.node, 0)).await.unwrap().local_addr().unwrap();
+    let change = service("back", &address().to_string(), |service| {
+        service.ports[0].node_port = u32::from(port.port());
+    });
+    let one = backend("one").await;
+    assert!(plane.apply([change, to("a", one)]).await.is_empty());
+    for _ in 0..20 {
+        assert_eq!(greeted(port).await.unwrap(), "one");
+        assert!(plane.apply([slice("back", "a", 1, vec![])]).await.is_empty());
+        assert!(plane.apply([to("a", one)]).await.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -202,7 +219,8 @@ async fn the_last_state_stays_while_the_agent_is_away_and_its_return_leaves_no_g
     let one = backend("one").await;
     let leftover = super::table::tests::service("gone", &other.ip().to_string(), |_| {});
     let endpoints = vec![endpoint(&one.ip().to_string(), "ready")];
-    let changes = [back(service.ip()), to("a", one), leftover, slice("gone", "z", u32::from(one.port()), endpoints)];
+    let changes =
+        [back(service.ip()), to("a", one), leftover, slice("gone", "z", u32::from(one.port()), endpoints)];
     plane.apply(changes).await;
     let Plane { network, node, updates, answers } = plane;
     drop((updates, answers));
@@ -210,11 +228,12 @@ async fn the_last_state_stays_while_the_agent_is_away_and_its_return_leaves_no_g
 
     let mut plane = Plane::feed(network, node).await;
     assert_eq!(greeted(other).await.unwrap(), "one");
-    plane.send(Update::UpsertService(match back(service.ip()) {
-        Change::Service(service) => service,
-        _ => unreachable!("a service"),
-    }))
-    .await;
+    plane
+        .send(Update::UpsertService(match back(service.ip()) {
+            Change::Service(service) => service,
+            _ => unreachable!("a service"),
+        }))
+        .await;
     // Half told, nothing changes.
     assert_eq!(greeted(service).await.unwrap(), "one");
     plane.apply([to("a", one)]).await;

@@ -38,7 +38,11 @@ fn updates(address: &str, endpoints: &[String]) -> Vec<UpdateRequest> {
             ports: vec![EndpointPort { port: 8080, ..EndpointPort::default() }],
             endpoints: endpoints
                 .iter()
-                .map(|address| Endpoint { addresses: vec![address.clone()], ready: true, ..Endpoint::default() })
+                .map(|address| Endpoint {
+                    addresses: vec![address.clone()],
+                    ready: true,
+                    ..Endpoint::default()
+                })
                 .collect(),
         }),
         Update::Synced(Synced { id: 1 }),
@@ -87,7 +91,8 @@ async fn a_service_spreads_requests_over_wasm_containers_also_after_the_agent_is
 
 /// Pods in this process, without a socket in front.
 async fn pods(dir: &tempfile::TempDir, cidr: &str) -> std::sync::Arc<Pods> {
-    let engine = Engine::new(EngineSettings { cache_dir: dir.path().join("modules"), max_instances: 16 }).unwrap();
+    let engine =
+        Engine::new(EngineSettings { cache_dir: dir.path().join("modules"), max_instances: 16 }).unwrap();
     let images = naru_oci_fallback::ImageStore::open(&dir.path().join("images")).unwrap();
     for (name, status) in [("one", 201), ("two", 202)] {
         let mut incoming = images.receive().unwrap();
@@ -99,7 +104,11 @@ async fn pods(dir: &tempfile::TempDir, cidr: &str) -> std::sync::Arc<Pods> {
     std::sync::Arc::new(Pods::new(engine, images, network))
 }
 
-async fn run(pods: &std::sync::Arc<Pods>, name: &str, image: &str) -> std::sync::Arc<crate::runtime::sandbox::Sandbox> {
+async fn run(
+    pods: &std::sync::Arc<Pods>,
+    name: &str,
+    image: &str,
+) -> std::sync::Arc<crate::runtime::sandbox::Sandbox> {
     use k8s_cri::v1 as cri;
     let config = cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {

@@ -14,7 +14,7 @@ use super::{
     form, health, images,
     logs::NodeClient,
     metrics::{Metrics, RequestKind},
-    probes,
+    probes, protobuf,
     query::Query,
     resources,
 };
@@ -67,6 +67,50 @@ pub struct Exchange<'a> {
     pub body: Incoming,
     /// What kind of request it turned out to be, for the metrics.
     pub label: &'a mut RequestKind,
+}
+
+/// The encodings that request bodies come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl ContentType {
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "" | "application/json" => Ok(Self::Json),
+            "application/yaml" | "text/yaml" => Ok(Self::Yaml),
+            "application/vnd.kubernetes.protobuf" => Ok(Self::Protobuf),
+            _ => Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml, application/vnd.kubernetes.protobuf"
+                    .into(),
+            )),
+        }
+    }
+
+    /// `body` as JSON; an empty one stays empty.
+    pub fn to_json(self, body: Bytes) -> Result<Bytes, ApiError> {
+        if body.is_empty() {
+            return Ok(body);
+        }
+        match self {
+            Self::Json => Ok(body),
+            Self::Yaml => {
+                let value: Value = serde_yaml::from_slice(&body).map_err(|error| {
+                    ApiError::BadRequest(format!("error converting YAML to JSON: yaml: {error}"))
+                })?;
+                Ok(form::to_bytes(&value))
+            }
+            Self::Protobuf => {
+                let value =
+                    protobuf::to_json(&body).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+                Ok(form::to_bytes(&value))
+            }
+        }
+    }
 }
 
 /// Answers one request, whatever happens.
@@ -146,23 +190,10 @@ impl Exchange<'_> {
         self.user.ok_or(ApiError::Unauthorized)
     }
 
-    /// The body of JSON or YAML, as JSON.
+    /// The body, of whatever type, as JSON.
     pub async fn read_json(self) -> Result<Bytes, ApiError> {
-        match self.content_type() {
-            "" | "application/json" => body::read(self.body).await,
-            "application/yaml" | "text/yaml" => {
-                let text = body::read(self.body).await?;
-                let value: Value = serde_yaml::from_slice(&text).map_err(|error| {
-                    ApiError::BadRequest(format!("error converting YAML to JSON: yaml: {error}"))
-                })?;
-                Ok(form::to_bytes(&value))
-            }
-            _ => Err(ApiError::UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: application/json, \
-                 application/yaml"
-                    .into(),
-            )),
-        }
+        let content_type = ContentType::parse(self.content_type())?;
+        content_type.to_json(body::read(self.body).await?)
     }
 
     /// `127.0.0.1:6443`, as the client knows us.

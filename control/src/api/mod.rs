@@ -16,6 +16,7 @@ mod logs;
 pub mod metrics;
 pub mod openapi;
 mod probes; // Health over HTTP.
+mod protobuf; // Bodies of typed Go clients.
 mod query;
 mod resources;
 mod select;

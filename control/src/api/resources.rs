@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     body::{self, Body},
     form::{self, Form},
-    handler::{Exchange, add_warnings, json_response, success},
+    handler::{ContentType, Exchange, add_warnings, json_response, success},
     list, logs,
     metrics::RequestKind,
     query::Query,
@@ -198,14 +198,14 @@ async fn whole(
             write_response(call, form, outcome)
         }
         "delete" => {
-            let (options, dry_run) = delete_options(exchange.query, exchange.body).await?;
+            let (options, dry_run) = delete_options(exchange).await?;
             let call = Call { dry_run: dry_run || call.dry_run, ..*call };
             let deleted = registry.delete(&call, &options).await?;
             delete_response(&call, deleted)
         }
         "deletecollection" => {
             let entries = list::entries(registry, &place.served, call, &exchange.query).await?;
-            let (options, dry_run) = delete_options(exchange.query, exchange.body).await?;
+            let (options, dry_run) = delete_options(exchange).await?;
             for entry in &entries {
                 let dry_run = dry_run || call.dry_run;
                 let (namespace, name) = (entry.meta.namespace.as_str(), entry.meta.name.as_str());
@@ -416,8 +416,10 @@ impl From<Options> for Delete {
 }
 
 /// From the body if there is one, else from the query; and whether it is a dry run.
-async fn delete_options(query: Query<'_>, body: hyper::body::Incoming) -> Result<(Delete, bool), ApiError> {
-    let bytes = body::read(body).await?;
+async fn delete_options(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiError> {
+    let content_type = ContentType::parse(exchange.content_type())?;
+    let query = exchange.query;
+    let bytes = content_type.to_json(body::read(exchange.body).await?)?;
     let options = if bytes.is_empty() {
         let optional = |name| Some(query.text(name)).filter(|text| !text.is_empty());
         Options {

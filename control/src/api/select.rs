@@ -24,8 +24,7 @@ impl Filter {
     pub fn new(served: &Arc<Served>, call: &Call<'_>, query: &Query<'_>) -> Result<Self, ApiError> {
         let labels = match query.text("labelSelector") {
             "" => Selector::everything(),
-            text => Selector::parse(text)
-                .map_err(|error| ApiError::BadRequest(format!("unable to parse requirement: {error}")))?,
+            text => Selector::parse(text).map_err(|error| ApiError::BadRequest(error.to_string()))?,
         };
         let fields = match query.text("fieldSelector") {
             "" => FieldSelector::default(),

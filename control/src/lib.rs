@@ -7,6 +7,7 @@ pub mod client;
 pub mod controllers;
 pub mod error;
 pub mod images;
+mod protobuf; // Bodies of typed Go clients.
 pub mod registry;
 pub mod scheduler;
 pub mod settings;

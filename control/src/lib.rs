@@ -7,7 +7,7 @@ pub mod client;
 pub mod controllers;
 pub mod error;
 pub mod images;
-mod protobuf; // Bodies of typed Go clients.
+pub mod plane;
 pub mod registry;
 pub mod scheduler;
 pub mod settings;
@@ -15,4 +15,5 @@ pub mod store;
 
 pub use client::ApiClient;
 pub use error::ApiError;
+pub use plane::{ControlPlane, PlaneSettings, StartError};
 pub use settings::ClusterSettings;

@@ -19,6 +19,12 @@ impl Block {
         (1..=BLOCKS).contains(&number).then_some(Self(number))
     }
 
+    /// The block that an address lies in.
+    pub fn of(address: Ipv4Addr) -> Option<Self> {
+        let [first, second, ..] = address.octets();
+        if first == 127 { Self::new(second / 4) } else { None }
+    }
+
     pub fn number(self) -> u8 {
         self.0
     }
@@ -34,11 +40,25 @@ impl Block {
         (high < 64).then(|| Ipv4Addr::new(127, self.0 * 4, 255 - high, low + 1))
     }
 
-    /// The pods' range of each of `nodes` nodes: a /18 (16,382 pods) for up to twelve nodes, then smaller ones.
-    pub fn pod_cidrs(self, nodes: u32) -> Vec<String> {
+    /// All pod addresses: three /16, which the nodes' ranges are cut from.
+    pub fn pod_pool(self) -> Vec<String> {
+        (1..4).map(|part| format!("127.{}.0.0/16", self.0 * 4 + part)).collect()
+    }
+
+    /// The prefix length of a node's pod range where there are `nodes` nodes: /18 (16,382 pods) for up to twelve.
+    pub fn node_cidr_prefix(nodes: u32) -> u8 {
         // Three /16 make 12 ranges of a /18; every further bit doubles that.
-        let extra_bits = (0..=10).find(|bits| 12u32 << bits >= nodes).unwrap_or(10);
-        let prefix = 18 + extra_bits;
+        18 + Self::extra_bits(nodes)
+    }
+
+    fn extra_bits(nodes: u32) -> u8 {
+        (0..=10).find(|bits| 12u32 << bits >= nodes).unwrap_or(10)
+    }
+
+    /// The pod range of each of `nodes` nodes.
+    pub fn pod_cidrs(self, nodes: u32) -> Vec<String> {
+        let extra_bits = Self::extra_bits(nodes);
+        let prefix = Self::node_cidr_prefix(nodes);
         let size = 1u32 << (32 - prefix);
         let first = u32::from(Ipv4Addr::new(127, self.0 * 4 + 1, 0, 0));
         (0..nodes.min(12 << extra_bits))

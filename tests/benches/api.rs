@@ -110,7 +110,9 @@ async fn one_client(
     while started.elapsed() < RUN {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let (method, path, content_type, body) = match request {
-            Request::CreatePod => ("POST", PODS.to_owned(), "application/json", pod(&format!("p-{clients}-{number}"))),
+            Request::CreatePod => {
+                ("POST", PODS.to_owned(), "application/json", pod(&format!("p-{clients}-{number}")))
+            }
             Request::GetPod => ("GET", format!("{PODS}/fixed-{clients}"), "application/json", Bytes::new()),
             Request::PatchPod => {
                 let patch = format!("{{\"metadata\":{{\"labels\":{{\"n\":\"{number}\"}}}}}}");
@@ -130,7 +132,8 @@ async fn list(target: &Target, table: &mut Table) {
     let mut connection = target.connect().await;
     for number in 0..10_000 {
         let body = pod(&format!("l-{number}"));
-        let created = connection.call("POST", "/api/v1/namespaces/kube-public/pods", "application/json", body).await;
+        let created =
+            connection.call("POST", "/api/v1/namespaces/kube-public/pods", "application/json", body).await;
         assert_eq!(created.0, 201);
     }
     let mut latencies = Samples::default();
@@ -145,7 +148,8 @@ async fn list(target: &Target, table: &mut Table) {
     }
     let what = format!("list 10,000 Pods ({} MB)", bytes / 1_000_000);
     let cell = |value: f64| format!("{value:.0} ms");
-    let row = [what, "1".into(), String::new(), cell(latencies.median()), cell(latencies.max()), "≤ 80 ms".into()];
+    let row =
+        [what, "1".into(), String::new(), cell(latencies.median()), cell(latencies.max()), "≤ 80 ms".into()];
     table.row(&row);
 }
 
@@ -189,7 +193,13 @@ async fn watch(cluster: &Cluster, target: &Target, table: &mut Table) {
     table.row(&["watch event to one of 100 watchers", "100", &format!("{rate:.0}"), &each, "", "≤ 5 µs"]);
 }
 
-async fn write_config_maps(cluster: &Cluster, writer: &mut Connection, path: &str, round: &str, count: usize) -> Duration {
+async fn write_config_maps(
+    cluster: &Cluster,
+    writer: &mut Connection,
+    path: &str,
+    round: &str,
+    count: usize,
+) -> Duration {
     let before = cpu(cluster.pid());
     for number in 0..count {
         let object = serde_json::json!({
@@ -207,7 +217,8 @@ async fn write_config_maps(cluster: &Cluster, writer: &mut Connection, path: &st
 fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<u64> = after_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
+    let fields: Vec<u64> =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
     let ticks_per_second = 100; // USER_HZ on every Linux that Rust runs on.
     Duration::from_millis(fields.iter().sum::<u64>() * 1000 / ticks_per_second)
 }

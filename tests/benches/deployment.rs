@@ -31,7 +31,8 @@ struct Seen {
 async fn main() {
     let pods: usize = std::env::var("PODS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
     let mut stages: [Samples; 4] = Default::default();
-    let (mut control, mut runtime, mut per_pod) = (Samples::default(), Samples::default(), Samples::default());
+    let (mut control, mut runtime, mut per_pod) =
+        (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..RUNS {
         let cluster = Cluster::start();
         cluster.import_samples(&["hello"]);
@@ -54,7 +55,13 @@ async fn main() {
     let mut table = Table::new(&["what", "median", "min", "max", "target"]);
     let mut row = |name: &str, samples: &Samples, unit: &str, target: &str| {
         let cell = |value: f64| format!("{value:.0} {unit}");
-        table.row(&[name.into(), cell(samples.median()), cell(samples.min()), cell(samples.max()), target.into()]);
+        table.row(&[
+            name.into(),
+            cell(samples.median()),
+            cell(samples.min()),
+            cell(samples.max()),
+            target.into(),
+        ]);
     };
     row(&format!("{pods} pods: the last is created (API write)"), &stages[0], "ms", "");
     row("the last is bound (scheduling)", &stages[1], "ms", "");
@@ -83,16 +90,21 @@ async fn roll_out(cluster: &Cluster, pods: usize) -> HashMap<String, Seen> {
     let started = Instant::now();
     let patch = serde_json::json!({ "spec": { "replicas": pods } });
     let scaled = tokio::spawn({
-        let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = Api::default_namespaced(cluster.client().await);
+        let deployments: Api<k8s_openapi::api::apps::v1::Deployment> =
+            Api::default_namespaced(cluster.client().await);
         async move {
-            deployments.patch("web", &Default::default(), &kube::api::Patch::Merge(patch)).await.expect("a patch");
+            deployments
+                .patch("web", &Default::default(), &kube::api::Patch::Merge(patch))
+                .await
+                .expect("a patch");
         }
     });
     let mut seen: HashMap<String, Seen> = HashMap::new();
     let mut ready = 0;
     while ready < pods {
         let next = tokio::time::timeout(Duration::from_secs(120), events.try_next()).await;
-        let event = next.expect("pods become ready in time").expect("the watch goes on").expect("it does not end");
+        let event =
+            next.expect("pods become ready in time").expect("the watch goes on").expect("it does not end");
         let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else { continue };
         let now = started.elapsed();
         let of = seen.entry(pod.metadata.name.clone().unwrap_or_default()).or_default();

@@ -43,7 +43,8 @@ fn main() {
     if let Some(peer) = &peer {
         servers.insert(1, ("`wasmtime serve`, default flags", peer.address.to_string()));
     }
-    let mut table = Table::new(&["server", "connections", "requests/s", "p50", "p99", "× `wasmtime serve`", "× hyper"]);
+    let mut table =
+        Table::new(&["server", "connections", "requests/s", "p50", "p99", "× `wasmtime serve`", "× hyper"]);
     for connections in [1, 16, 64] {
         measure(&servers, connections, peer.is_some(), &mut table);
     }
@@ -51,7 +52,8 @@ fn main() {
 }
 
 fn deploy(kubectl: &Kubectl, name: &str, annotation: &str) {
-    let annotations = if annotation.is_empty() { "{}".into() } else { format!("{{{annotation}: \"1000000\"}}") };
+    let annotations =
+        if annotation.is_empty() { "{}".into() } else { format!("{{{annotation}: \"1000000\"}}") };
     kubectl.apply(&format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -81,7 +83,8 @@ fn address(kubectl: &Kubectl, name: &str, service: bool) -> String {
         format!("{ip}:80")
     } else {
         let selector = format!("app={name}");
-        let ip = kubectl.run(&["get", "pods", "-l", &selector, "-o", "jsonpath={.items[0].status.podIP}"]).ok();
+        let ip =
+            kubectl.run(&["get", "pods", "-l", &selector, "-o", "jsonpath={.items[0].status.podIP}"]).ok();
         format!("{ip}:8080")
     }
 }
@@ -115,7 +118,13 @@ fn measure(servers: &[(&str, String)], connections: usize, has_peer: bool, table
 /// Requests per second, p50 and p99 in milliseconds.
 fn wrk(address: &str, connections: usize) -> [f64; 3] {
     let output = Command::new("wrk")
-        .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{SECONDS}s"), &format!("http://{address}/")])
+        .args([
+            "-t1",
+            "--latency",
+            &format!("-c{connections}"),
+            &format!("-d{SECONDS}s"),
+            &format!("http://{address}/"),
+        ])
         .output()
         .expect("wrk is installed: apt-get install wrk");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -153,7 +162,9 @@ impl WasmtimeServe {
             eprintln!("{} is missing: `make bench` installs it", binary.display());
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a free port");
         let process = Command::new(binary)
             .args(["serve", "-S", "cli", "--addr", &port.to_string()])
             .arg(sample("hello"))
@@ -189,7 +200,8 @@ fn plain_hyper() -> SocketAddr {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(hello)),
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service_fn(hello)),
                 );
             }
         });

@@ -14,7 +14,8 @@ impl Samples {
 
     /// The values of durations, in milliseconds.
     pub fn of_millis(durations: impl IntoIterator<Item = Duration>) -> Self {
-        let mut values: Vec<f64> = durations.into_iter().map(|duration| duration.as_secs_f64() * 1000.0).collect();
+        let mut values: Vec<f64> =
+            durations.into_iter().map(|duration| duration.as_secs_f64() * 1000.0).collect();
         values.sort_by(f64::total_cmp);
         Self(values)
     }

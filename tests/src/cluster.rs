@@ -119,7 +119,8 @@ impl Cluster {
         // Several libraries of this process bring TLS; the first call settles which.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config");
+        let config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config");
         kube::Client::try_from(config).expect("a client")
     }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// A built sample: `hello`, `worker`, …
 pub fn sample(name: &str) -> PathBuf {
-    let folder = std::env::var_os("NARU_SAMPLES").map_or_else(|| crate::checkout("build/samples"), PathBuf::from);
+    let folder =
+        std::env::var_os("NARU_SAMPLES").map_or_else(|| crate::checkout("build/samples"), PathBuf::from);
     let file = folder.join(format!("{name}.wasm"));
     assert!(file.exists(), "{} is missing: run `make samples`", file.display());
     file

@@ -51,7 +51,11 @@ impl Kubectl {
     /// The command, for tests that need the process itself (`-w`, `-f`).
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(args).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home).env_remove("KUBE_EDITOR");
+        command
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .env_remove("KUBE_EDITOR");
         command
     }
 

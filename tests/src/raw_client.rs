@@ -35,12 +35,16 @@ impl Target {
             CertificateDer::pem_slice_iter(&pem(user.client_certificate_data)).collect();
         let key: secrecy::SecretString = user.client_key_data.expect("a key");
         let key = pem(Some(secrecy::ExposeSecret::expose_secret(&key).to_owned()));
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("TLS versions")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(certificates.expect("certificates"), PrivateKeyDer::from_pem_slice(&key).expect("key"))
-            .expect("a client identity");
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("TLS versions")
+                .with_root_certificates(roots)
+                .with_client_auth_cert(
+                    certificates.expect("certificates"),
+                    PrivateKeyDer::from_pem_slice(&key).expect("key"),
+                )
+                .expect("a client identity");
         let server = cluster.server.expect("a server");
         let authority = server.trim_start_matches("https://").trim_end_matches('/').to_owned();
         Self { authority, tls: TlsConnector::from(Arc::new(config)) }
@@ -66,7 +70,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub async fn send(&mut self, method: &str, path: &str, content_type: &str, body: Bytes) -> Response<Incoming> {
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Response<Incoming> {
         let request = Request::builder()
             .method(method)
             .uri(path)

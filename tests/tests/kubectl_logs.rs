@@ -24,7 +24,9 @@ spec:
 }
 
 fn finished(kubectl: &Kubectl, name: &str) {
-    kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Succeeded", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    kubectl
+        .run(&["wait", "--for=jsonpath={.status.phase}=Succeeded", &format!("pod/{name}"), "--timeout=60s"])
+        .ok();
 }
 
 #[test]
@@ -57,7 +59,9 @@ fn logs_are_followed_until_the_container_ends() {
     cluster.import_samples(&["worker"]);
     for (kubectl, name) in cluster.kubectls().iter().zip(["old", "new"]) {
         kubectl.apply(&pod(name, "Never", &["tick", "4"]));
-        kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Running", &format!("pod/{name}"), "--timeout=60s"]).ok();
+        kubectl
+            .run(&["wait", "--for=jsonpath={.status.phase}=Running", &format!("pod/{name}"), "--timeout=60s"])
+            .ok();
         let mut follow = kubectl.command(&["logs", "-f", name]).stdout(Stdio::piped()).spawn().unwrap();
         let lines: Vec<String> =
             BufReader::new(follow.stdout.take().unwrap()).lines().map(|line| line.unwrap()).collect();
@@ -100,7 +104,14 @@ fn a_pod_is_deleted_with_and_without_grace() {
     for (kubectl, name) in cluster.kubectls().iter().zip(["old", "new"]) {
         let running = |name: &str| {
             kubectl.apply(&pod(name, "Never", &["tick", "600"]));
-            kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Running", &format!("pod/{name}"), "--timeout=60s"]).ok();
+            kubectl
+                .run(&[
+                    "wait",
+                    "--for=jsonpath={.status.phase}=Running",
+                    &format!("pod/{name}"),
+                    "--timeout=60s",
+                ])
+                .ok();
         };
         running(name);
         kubectl.run(&["delete", "pod", name, "--grace-period=1", "--wait", "--timeout=60s"]).ok();

@@ -47,11 +47,13 @@ fn apply_creates_then_changes_then_leaves_alone() {
         assert_eq!(apply(WEB), "deployment.apps/web unchanged\n");
         let changed = WEB.replace("labels: {app: web}\nspec", "labels: {app: web, tier: front}\nspec");
         assert_eq!(apply(&changed), "deployment.apps/web configured\n");
-        let labels = kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.metadata.labels}"]).ok();
+        let labels =
+            kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.metadata.labels}"]).ok();
         assert_eq!(labels, r#"{"app":"web","tier":"front"}"#);
         // What the manifest no longer says goes away.
         assert_eq!(apply(WEB), "deployment.apps/web configured\n");
-        let labels = kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.metadata.labels}"]).ok();
+        let labels =
+            kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.metadata.labels}"]).ok();
         assert_eq!(labels, r#"{"app":"web"}"#);
     });
 }
@@ -63,7 +65,10 @@ fn create_makes_objects_of_many_kinds() {
         assert_eq!(create(&["configmap", "c", "--from-literal=k=v"]), "configmap/c created\n");
         assert_eq!(create(&["secret", "generic", "s", "--from-literal=k=v"]), "secret/s created\n");
         assert_eq!(create(&["serviceaccount", "sa"]), "serviceaccount/sa created\n");
-        assert_eq!(create(&["deployment", "d", "--image=hello:v1", "--replicas=0"]), "deployment.apps/d created\n");
+        assert_eq!(
+            create(&["deployment", "d", "--image=hello:v1", "--replicas=0"]),
+            "deployment.apps/d created\n"
+        );
         assert_eq!(create(&["service", "clusterip", "svc", "--tcp=80:8080"]), "service/svc created\n");
         let again = kubectl.run(&["-n", ns, "create", "configmap", "c"]).refused();
         assert_eq!(again, "error: failed to create configmap: configmaps \"c\" already exists\n");
@@ -90,7 +95,10 @@ fn get_prints_tables_and_documents() {
         assert_eq!(header(&get(&["cm"])), "NAME DATA AGE");
         assert_eq!(header(&get(&["deploy", "-A"])), "NAMESPACE NAME READY UP-TO-DATE AVAILABLE AGE");
         assert_eq!(get(&["deploy", "-o", "name"]), "deployment.apps/web\n");
-        assert_eq!(get(&["deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]), "hello:v1");
+        assert_eq!(
+            get(&["deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]),
+            "hello:v1"
+        );
         let yaml = get(&["deploy", "web", "-o", "yaml"]);
         assert!(yaml.contains("terminationGracePeriodSeconds: 30"), "defaults are filled in: {yaml}");
         let json: serde_json::Value = serde_json::from_str(&get(&["deploy", "-o", "json"])).unwrap();
@@ -98,7 +106,10 @@ fn get_prints_tables_and_documents() {
         assert_eq!(get(&["deploy", "-l", "app=web", "-o", "name"]), "deployment.apps/web\n");
         assert_eq!(get(&["deploy", "-l", "app!=web", "-o", "name"]), "");
         assert_eq!(get(&["cm", "--field-selector", "metadata.name=c", "-o", "name"]), "configmap/c\n");
-        assert_eq!(get(&["cm", "--field-selector", "metadata.name!=c", "-o", "name"]).contains("configmap/c\n"), false);
+        assert_eq!(
+            get(&["cm", "--field-selector", "metadata.name!=c", "-o", "name"]).contains("configmap/c\n"),
+            false
+        );
         let missing = kubectl.run(&["-n", ns, "get", "deploy", "nope"]).refused();
         assert_eq!(missing, "Error from server (NotFound): deployments.apps \"nope\" not found\n");
         assert!(kubectl.run(&["get", "nodes"]).ok().contains("Ready"));
@@ -109,7 +120,17 @@ fn get_prints_tables_and_documents() {
 fn get_watches() {
     with_each_kubectl(|_, kubectl, ns| {
         let mut watch = kubectl
-            .command(&["-n", ns, "get", "cm", "-w", "-o", "name", "--field-selector", "metadata.name!=kube-root-ca.crt"])
+            .command(&[
+                "-n",
+                ns,
+                "get",
+                "cm",
+                "-w",
+                "-o",
+                "name",
+                "--field-selector",
+                "metadata.name!=kube-root-ca.crt",
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -186,7 +207,15 @@ fn patch_takes_all_three_types() {
         };
         let containers = || {
             kubectl
-                .run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].name}"])
+                .run(&[
+                    "-n",
+                    ns,
+                    "get",
+                    "deploy",
+                    "web",
+                    "-o",
+                    "jsonpath={.spec.template.spec.containers[*].name}",
+                ])
                 .ok()
         };
         let add = r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"hello:v1"}]}}}}"#;
@@ -194,7 +223,8 @@ fn patch_takes_all_three_types() {
         assert_eq!(containers(), "side web", "lists of containers are merged by name");
         patch("merge", add).ok();
         assert_eq!(containers(), "side", "a merge patch replaces the list");
-        patch("json", r#"[{"op":"replace","path":"/spec/template/spec/containers/0/name","value":"third"}]"#).ok();
+        patch("json", r#"[{"op":"replace","path":"/spec/template/spec/containers/0/name","value":"third"}]"#)
+            .ok();
         assert_eq!(containers(), "third");
         let refused = patch("json", r#"[{"op":"test","path":"/spec/replicas","value":77}]"#).refused();
         assert!(refused.to_lowercase().contains("test"), "{refused}");
@@ -210,8 +240,13 @@ fn diff_shows_what_apply_would_do() {
         let changed = WEB.replace("replicas: 0", "replicas: 3");
         let diff = kubectl.run_with(&["-n", ns, "diff", "-f", "-"], &changed);
         assert_eq!(diff.code, 1, "{}", diff.stderr);
-        assert!(diff.stdout.contains("-  replicas: 0") && diff.stdout.contains("+  replicas: 3"), "{}", diff.stdout);
-        let replicas = kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"]).ok();
+        assert!(
+            diff.stdout.contains("-  replicas: 0") && diff.stdout.contains("+  replicas: 3"),
+            "{}",
+            diff.stdout
+        );
+        let replicas =
+            kubectl.run(&["-n", ns, "get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"]).ok();
         assert_eq!(replicas, "0", "a diff changes nothing");
     });
 }
@@ -225,8 +260,20 @@ fn the_api_explains_itself() {
         assert!(text.contains("KIND:       Pod") && text.contains("spec"), "{text}");
         let resources = kubectl.run(&["api-resources"]).ok();
         for name in [
-            "namespaces", "nodes", "pods", "replicasets", "deployments", "services", "endpoints", "endpointslices",
-            "configmaps", "secrets", "serviceaccounts", "events", "leases", "controllerrevisions",
+            "namespaces",
+            "nodes",
+            "pods",
+            "replicasets",
+            "deployments",
+            "services",
+            "endpoints",
+            "endpointslices",
+            "configmaps",
+            "secrets",
+            "serviceaccounts",
+            "events",
+            "leases",
+            "controllerrevisions",
         ] {
             assert!(resources.lines().any(|line| line.starts_with(name)), "{name} is missing in {resources}");
         }
@@ -252,14 +299,17 @@ fn delete_waits_cascades_and_orphans() {
             runtime.block_on(eventually("the deployment has its replica set", async || {
                 if replica_sets().is_empty() { Err("none") } else { Ok(()) }
             }));
-            kubectl.run(&["-n", ns, "delete", "deploy", "web", &format!("--cascade={cascade}"), "--timeout=30s"]).ok();
+            kubectl
+                .run(&["-n", ns, "delete", "deploy", "web", &format!("--cascade={cascade}"), "--timeout=30s"])
+                .ok();
         };
         deployed("foreground");
         assert_eq!(replica_sets(), "", "the dependents go first");
 
         deployed("orphan");
         assert!(!replica_sets().is_empty(), "orphans stay");
-        let owner = kubectl.run(&["-n", ns, "get", "rs", "-o", "jsonpath={.items[0].metadata.ownerReferences}"]).ok();
+        let owner =
+            kubectl.run(&["-n", ns, "get", "rs", "-o", "jsonpath={.items[0].metadata.ownerReferences}"]).ok();
         assert_eq!(owner, "");
         kubectl.run(&["-n", ns, "delete", "rs", "--all", "--wait"]).ok();
 
@@ -308,7 +358,10 @@ fn bad_objects_are_refused_with_the_path_of_what_is_wrong() {
         let text = refused(&WEB.replace("containerPort: 8080", "containerPort: 99999"));
         assert!(text.contains("spec.template.spec.containers[0].ports[0].containerPort"), "{text}");
         let text = refused(&WEB.replace("replicas: 0", "replicas: \"many\""));
-        assert!(text.contains("BadRequest") || text.contains("cannot be handled") || text.contains("invalid"), "{text}");
+        assert!(
+            text.contains("BadRequest") || text.contains("cannot be handled") || text.contains("invalid"),
+            "{text}"
+        );
         let text = refused(&WEB.replace("replicas: 0", "replica: 0"));
         assert!(text.contains("unknown field \"spec.replica\""), "{text}");
         let text = refused("kind: [");

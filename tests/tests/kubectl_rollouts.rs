@@ -49,11 +49,21 @@ fn a_new_image_rolls_out_and_undo_brings_the_old_one_back() {
         kubectl.run(&["set", "image", "deploy/web", "web=hello:v2"]).ok();
         let status = kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
         assert!(status.contains("successfully rolled out"), "{status}");
-        let images = kubectl.run(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[0].image}"]);
+        let images = kubectl.run(&[
+            "get",
+            "pods",
+            "-l",
+            "app=web",
+            "-o",
+            "jsonpath={.items[*].spec.containers[0].image}",
+        ]);
         assert!(images.ok().contains("hello:v2"));
 
         let history = kubectl.run(&["rollout", "history", "deploy/web"]).ok();
-        assert!(history.contains("REVISION") && history.lines().any(|line| line.starts_with("2 ")), "{history}");
+        assert!(
+            history.contains("REVISION") && history.lines().any(|line| line.starts_with("2 ")),
+            "{history}"
+        );
         let second = kubectl.run(&["rollout", "history", "deploy/web", "--revision=2"]).ok();
         assert!(second.contains("hello:v2"), "{second}");
 
@@ -74,7 +84,18 @@ fn restart_replaces_every_pod() {
     for kubectl in cluster.kubectls() {
         kubectl.apply(&web(2, "hello:v1"));
         settled(&kubectl);
-        let pods = || kubectl.run(&["get", "rs", "-l", "app=web", "-o", "jsonpath={.items[?(@.spec.replicas>0)].metadata.name}"]).ok();
+        let pods = || {
+            kubectl
+                .run(&[
+                    "get",
+                    "rs",
+                    "-l",
+                    "app=web",
+                    "-o",
+                    "jsonpath={.items[?(@.spec.replicas>0)].metadata.name}",
+                ])
+                .ok()
+        };
         let before = pods();
         kubectl.run(&["rollout", "restart", "deploy/web"]).ok();
         settled(&kubectl);
@@ -99,7 +120,11 @@ async fn a_paused_rollout_waits_until_it_is_resumed() {
         .await;
         let reason = get(&kubectl, "{.status.conditions[?(@.type==\"Progressing\")].reason}");
         assert_eq!(reason, "DeploymentPaused");
-        assert_eq!(get(&kubectl, "{.status.updatedReplicas}"), "", "nothing is rolled out while it is paused");
+        assert_eq!(
+            get(&kubectl, "{.status.updatedReplicas}"),
+            "",
+            "nothing is rolled out while it is paused"
+        );
         kubectl.run(&["rollout", "resume", "deploy/web"]).ok();
         settled(&kubectl);
         assert_eq!(get(&kubectl, "{.status.updatedReplicas}"), "2");

@@ -35,7 +35,8 @@ async fn a_deployment_of_a_wasi_service_answers_on_its_cluster_ip_and_node_port(
     }
     assert_eq!(servers.len(), 3, "{servers:?}");
 
-    let node_ip = kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[0].status.addresses[0].address}"]).ok();
+    let node_ip =
+        kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[0].status.addresses[0].address}"]).ok();
     let node_port = kubectl.run(&["get", "svc", "hello", "-o", "jsonpath={.spec.ports[0].nodePort}"]).ok();
     let port: u16 = node_port.parse().unwrap();
     assert!((30000..=32767).contains(&port), "{port}");
@@ -81,7 +82,8 @@ async fn two_containers_of_a_pod_share_an_address() {
     kubectl.apply(PAIR);
     kubectl.run(&["wait", "--for=condition=Ready", "pod/pair", "--timeout=60s"]).ok();
     let ip = kubectl.run(&["get", "pod", "pair", "-o", "jsonpath={.status.podIP}"]).ok();
-    let front = eventually("the front answers", async || body(&cluster, &format!("http://{ip}:8080/")).await).await;
+    let front =
+        eventually("the front answers", async || body(&cluster, &format!("http://{ip}:8080/")).await).await;
     assert!(front.starts_with("Welcome to The Pair! In stock: ["), "{front}");
     let back = body(&cluster, &format!("http://{ip}:8081/")).await.unwrap();
     assert!(back.starts_with("[{\"item\":\"oar\""), "{back}");

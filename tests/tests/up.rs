@@ -36,7 +36,8 @@ async fn several_nodes_run_on_one_machine_and_share_the_pods() {
     cluster.import_samples(&["hello", "hello-p3"]);
     kubectl.apply(include_str!("../../samples/manifests/hello.yaml"));
     kubectl.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
-    let homes = kubectl.run(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].spec.nodeName}"]).ok();
+    let homes =
+        kubectl.run(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].spec.nodeName}"]).ok();
     let homes: std::collections::BTreeSet<_> = homes.split_whitespace().collect();
     assert_eq!(homes.len(), 3, "{homes:?}");
 
@@ -44,7 +45,8 @@ async fn several_nodes_run_on_one_machine_and_share_the_pods() {
     let ip = kubectl.run(&["get", "svc", "hello", "-o", "jsonpath={.spec.clusterIP}"]).ok();
     let mut seen = std::collections::BTreeSet::new();
     eventually("every pod answers through the service", async || {
-        let response = cluster.http().get(format!("http://{ip}/")).send().await.map_err(|error| error.to_string())?;
+        let response =
+            cluster.http().get(format!("http://{ip}/")).send().await.map_err(|error| error.to_string())?;
         seen.insert(response.text().await.map_err(|error| error.to_string())?);
         if seen.len() == 3 { Ok(()) } else { Err(format!("{seen:?}")) }
     })
@@ -92,7 +94,8 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a-file");
     std::fs::write(&file, "no folder").unwrap();
-    let error = refused(&["up", "--listen", "127.0.0.1:0", "--data-dir", &file.join("data").to_string_lossy()], 1);
+    let error =
+        refused(&["up", "--listen", "127.0.0.1:0", "--data-dir", &file.join("data").to_string_lossy()], 1);
     assert!(error.contains("a-file"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "no folder");
 }
@@ -102,7 +105,8 @@ fn a_port_that_is_taken_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let error = refused(&["up", "--listen", &address, "--data-dir", &dir.path().join("d").to_string_lossy()], 1);
+    let error =
+        refused(&["up", "--listen", &address, "--data-dir", &dir.path().join("d").to_string_lossy()], 1);
     assert!(error.contains(&address), "{error}");
 }
 

@@ -14,7 +14,7 @@ use super::{
     form, health, images,
     logs::NodeClient,
     metrics::{Metrics, RequestKind},
-    probes,
+    probes, protobuf,
     query::Query,
     resources,
 };
@@ -22,7 +22,6 @@ use crate::{
     ApiError,
     auth::{Attributes, User, pki::Identity},
     images::ImageLibrary,
-    protobuf,
     registry::Registry,
 };
 

@@ -1,0 +1,145 @@
+//! The command line, and every default of it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Naru: the WebAssembly-first Kubernetes, in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "naru", version = naru_version(), propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Say more: -v debug, -vv trace. `RUST_LOG` overrules it.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The text of `naru --version`.
+pub fn naru_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine, in the foreground.
+    Up(UpArgs),
+    /// Start a member of the control plane.
+    Server(ServerArgs),
+    /// Start a node agent, and its runtime where none runs yet.
+    Node(NodeArgs),
+    /// Start the container runtime alone: a CRI server on a Unix socket.
+    Runtime(RuntimeArgs),
+    /// Work with the cluster's image store.
+    Image(ImageArgs),
+    /// Print the kubeconfig of a cluster that runs on this machine.
+    Kubeconfig(KubeconfigArgs),
+    /// Print the version.
+    Version(VersionArgs),
+    /// Print a completion script for a shell.
+    Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Where the cluster lives [default: ~/.naru].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the Kubernetes API is served; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+    /// How many nodes to run on this machine.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub nodes: u32,
+    /// Apply a manifest (a file, or - for standard input) as soon as the cluster is ready. May be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "MANIFEST")]
+    pub manifests: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// Where the control plane keeps its state [default: ~/.naru].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the Kubernetes API is served; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// A kubeconfig that lets the node into its cluster.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// The node's name [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where the node keeps images, logs and volumes [default: ~/.naru/nodes/NAME].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The runtime's socket; a runtime is started there if none answers [default: DIR/runtime.sock].
+    #[arg(long, value_name = "PATH")]
+    pub runtime_socket: Option<PathBuf>,
+    /// The node's address [default: one from the cluster's loopback block].
+    #[arg(long, value_name = "ADDR")]
+    pub address: Option<std::net::IpAddr>,
+}
+
+#[derive(Debug, Args)]
+pub struct RuntimeArgs {
+    /// The Unix socket that CRI is served on [default: DIR/runtime.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Where the runtime keeps images and compiled modules [default: ~/.naru/runtime].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// The cluster's kubeconfig [default: as kubectl finds it, then ~/.naru/kubeconfig].
+    #[arg(long, value_name = "FILE", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Put a WebAssembly file into the cluster under a name.
+    Import {
+        /// The .wasm file.
+        file: PathBuf,
+        /// The image's name, as pods will say it [default: the file's name without .wasm].
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// List the cluster's images.
+    Ls {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove images from the cluster by name.
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    /// The cluster's data directory [default: ~/.naru].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,179 @@
+//! A member of the control plane: puts store, API server, controllers and scheduler together, and takes them down.
+//!
+//! Start and restart take the same path: open what is there, make what is missing, serve.
+
+mod bootstrap;
+mod serve;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ApiClient, ApiError, ClusterSettings,
+    api::State,
+    auth::pki::{Pki, PkiError},
+    controllers::{self, ControllerSettings},
+    images::{ImageLibrary, LibraryError},
+    registry::{Kinds, Registry},
+    scheduler,
+    store::{Store, StoreError},
+};
+
+/// What a member is started with.
+#[derive(Debug, Clone)]
+pub struct PlaneSettings {
+    /// Store, certificates and images live below; made if missing.
+    pub data_dir: PathBuf,
+    /// Where HTTPS is served; port 0 picks a free one.
+    pub listen: SocketAddr,
+    pub cluster: ClusterSettings,
+    /// Ranges that the nodes' pod ranges are cut from.
+    pub pod_cidrs: Vec<String>,
+    /// Prefix length of one node's pod range.
+    pub node_cidr_prefix: u8,
+}
+
+/// Why a member did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot use the data directory {path}: {source}")]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("cannot serve the API on {address}: {source}; choose another address with --listen")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the store does not start: {0}")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Images(#[from] LibraryError),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("cannot write the first objects of the cluster: {0}")]
+    Bootstrap(#[source] ApiError),
+}
+
+/// A running member.
+pub struct ControlPlane {
+    address: SocketAddr,
+    pki: Pki,
+    client: ApiClient,
+    shutdown: CancellationToken,
+    /// The server first, then what writes through it.
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl ControlPlane {
+    /// Starts everything; the API answers when this returns.
+    pub async fn start(settings: PlaneSettings) -> Result<Self, StartError> {
+        let data_dir = &settings.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        // The lock of the store comes first: a second process must change nothing.
+        let store = Store::open(&data_dir.join("store")).await?;
+        match Self::start_on(store.clone(), &settings).await {
+            Ok(plane) => Ok(plane),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(store: Store, settings: &PlaneSettings) -> Result<Self, StartError> {
+        let refused = |source| StartError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let pki = Pki::open(&settings.data_dir.join("pki"), &server_names(settings))?;
+        let images = Arc::new(ImageLibrary::open(&settings.data_dir.join("images"))?);
+        let acceptor = serve::acceptor(&pki).map_err(StartError::Tls)?;
+
+        let registry = Registry::new(store, Kinds::builtin(), settings.cluster.clone());
+        let client = ApiClient::new(registry.clone(), "system:apiserver");
+        bootstrap::write(&client, &settings.cluster, reachable(address), pki.authority())
+            .await
+            .map_err(StartError::Bootstrap)?;
+
+        let shutdown = CancellationToken::new();
+        let state = State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
+        let mut tasks = vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
+        let controller_settings = ControllerSettings {
+            pod_cidrs: settings.pod_cidrs.clone(),
+            node_cidr_prefix: settings.node_cidr_prefix,
+            root_ca: pki.authority().to_owned(),
+            ..ControllerSettings::default()
+        };
+        tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
+        tasks.push(scheduler::spawn(client.acting_as("system:kube-scheduler"), shutdown.clone()));
+        Ok(Self { address, pki, client, shutdown, tasks })
+    }
+
+    /// `https://127.0.0.1:6443`: where clients of this machine reach the API.
+    pub fn url(&self) -> String {
+        format!("https://{}", reachable(self.address))
+    }
+
+    /// The road to the API for code of this process.
+    pub fn client(&self) -> &ApiClient {
+        &self.client
+    }
+
+    /// A kubeconfig of the group `system:masters`.
+    pub fn admin_kubeconfig(&self) -> String {
+        self.pki.kubeconfig(&self.url(), "naru-admin", &self.pki.admin)
+    }
+
+    /// A kubeconfig for the agent of node `name`.
+    pub fn node_kubeconfig(&self, name: &str) -> Result<String, PkiError> {
+        let identity = self.pki.issue_node(name)?;
+        Ok(self.pki.kubeconfig(&self.url(), &format!("system:node:{name}"), &identity))
+    }
+
+    /// Stops serving, then everything else, and closes the store.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a part of the control plane had failed");
+            }
+        }
+        self.client.store().close().await;
+    }
+}
+
+/// What the server's certificate vouches for.
+fn server_names(settings: &PlaneSettings) -> Vec<String> {
+    let domain = &settings.cluster.domain;
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .into();
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    names.push(settings.cluster.kubernetes_service().to_string());
+    if !settings.listen.ip().is_unspecified() {
+        names.push(settings.listen.ip().to_string());
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    if !host.is_empty() {
+        names.push(host);
+    }
+    names.dedup();
+    names
+}
+
+/// The address by which this machine's own clients reach a listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    };
+    SocketAddr::new(ip, address.port())
+}

@@ -1,0 +1,131 @@
+//! The objects that every cluster has from its first moment.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{
+            ConfigMap, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service, ServicePort,
+            ServiceSpec,
+        },
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice},
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use naru_model::Object;
+
+use crate::{ApiClient, ApiError, ClusterSettings, store::Key};
+
+/// Makes what is missing and mends what moved (the API's own address), so that first start and restart are one path.
+pub(super) async fn write(
+    client: &ApiClient,
+    settings: &ClusterSettings,
+    address: SocketAddr,
+    authority: &str,
+) -> Result<(), ApiError> {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let namespace = Namespace { metadata: metadata("", name), ..Namespace::default() };
+        create_if_absent(client, "namespaces", &namespace).await?;
+    }
+    create_if_absent(client, "services", &kubernetes_service(settings)).await?;
+    create_or_update(client, "endpoints", &kubernetes_endpoints(address)).await?;
+    create_or_update(client, "endpointslices.discovery.k8s.io", &kubernetes_slice(address)).await?;
+    create_or_update(client, "configmaps", &client_authority(authority)).await
+}
+
+async fn create_if_absent<T: Object>(client: &ApiClient, resource: &str, object: &T) -> Result<(), ApiError> {
+    let key = Key::new(resource, object.namespace(), object.name());
+    if client.store().snapshot().get(&key).is_some() {
+        return Ok(());
+    }
+    match client.create(object).await {
+        Err(ApiError::AlreadyExists { .. }) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+async fn create_or_update<T: Object>(client: &ApiClient, resource: &str, object: &T) -> Result<(), ApiError> {
+    let key = Key::new(resource, object.namespace(), object.name());
+    let Some(entry) = client.store().snapshot().get(&key) else {
+        return create_if_absent(client, resource, object).await;
+    };
+    let mut object = object.clone();
+    object.metadata_mut().resource_version = Some(entry.revision.0.to_string());
+    match client.update(&object).await {
+        // Another member has just written the same.
+        Err(ApiError::Conflict { .. }) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+fn metadata(namespace: &str, name: &str) -> ObjectMeta {
+    let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    ObjectMeta { name: Some(name.into()), namespace, ..ObjectMeta::default() }
+}
+
+/// Metadata in `default` with labels.
+fn labelled(name: &str, labels: &[(&str, &str)]) -> ObjectMeta {
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ObjectMeta { labels: Some(labels), ..metadata("default", name) }
+}
+
+fn kubernetes_service(settings: &ClusterSettings) -> Service {
+    let address = settings.kubernetes_service().to_string();
+    let port = ServicePort {
+        name: Some("https".into()),
+        port: 443,
+        protocol: Some("TCP".into()),
+        target_port: Some(IntOrString::Int(6443)),
+        ..ServicePort::default()
+    };
+    let spec = ServiceSpec {
+        type_: Some("ClusterIP".into()),
+        cluster_ip: Some(address.clone()),
+        cluster_ips: Some(vec![address]),
+        ports: Some(vec![port]),
+        ..ServiceSpec::default()
+    };
+    let metadata = labelled("kubernetes", &[("component", "apiserver"), ("provider", "kubernetes")]);
+    Service { metadata, spec: Some(spec), ..Service::default() }
+}
+
+fn kubernetes_endpoints(address: SocketAddr) -> Endpoints {
+    let port = EndpointPort { name: Some("https".into()), port: address.port().into(), ..EndpointPort::default() };
+    let subset = EndpointSubset {
+        addresses: Some(vec![EndpointAddress { ip: address.ip().to_string(), ..EndpointAddress::default() }]),
+        ports: Some(vec![port]),
+        ..EndpointSubset::default()
+    };
+    let metadata = labelled("kubernetes", &[("endpointslice.kubernetes.io/skip-mirror", "true")]);
+    Endpoints { metadata, subsets: Some(vec![subset]) }
+}
+
+fn kubernetes_slice(address: SocketAddr) -> EndpointSlice {
+    let port = SlicePort {
+        name: Some("https".into()),
+        port: Some(address.port().into()),
+        protocol: Some("TCP".into()),
+        ..SlicePort::default()
+    };
+    let endpoint = Endpoint {
+        addresses: vec![address.ip().to_string()],
+        conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
+        ..Endpoint::default()
+    };
+    EndpointSlice {
+        metadata: labelled("kubernetes", &[("kubernetes.io/service-name", "kubernetes")]),
+        address_type: if address.is_ipv4() { "IPv4" } else { "IPv6" }.into(),
+        endpoints: Some(vec![endpoint]),
+        ports: Some(vec![port]),
+    }
+}
+
+/// Where aggregated servers, and node agents elsewhere, find the authority of client certificates.
+fn client_authority(authority: &str) -> ConfigMap {
+    let data = [("client-ca-file".to_owned(), authority.to_owned())].into();
+    ConfigMap {
+        metadata: metadata("kube-system", "extension-apiserver-authentication"),
+        data: Some(data),
+        ..ConfigMap::default()
+    }
+}

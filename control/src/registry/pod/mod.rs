@@ -55,6 +55,9 @@ impl Kind for Pods {
         let spec = pod.spec.get_or_insert_default();
         defaults::default_spec(spec);
         defaults::default_pod(spec);
+        if let Some(status) = &mut pod.status {
+            status::one_address_in_both_fields(status);
+        }
     }
 
     fn prepare_create(&self, pod: &mut Pod, context: &Context<'_>) {

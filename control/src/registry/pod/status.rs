@@ -1,6 +1,6 @@
 //! What a status update of a pod may say.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, ContainerUser, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, ContainerUser, Pod, PodIP, PodSpec, PodStatus};
 use naru_model::validation::{FieldErrors, Path, names};
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -22,6 +22,15 @@ pub(super) fn keep_what_old_clients_drop(new: &mut PodStatus, old: Option<&PodSt
             condition.observed_generation = before.and_then(|before| before.observed_generation);
         }
     }
+}
+
+/// `podIP` is the first of `podIPs`. Old clients write only the one.
+pub(super) fn one_address_in_both_fields(status: &mut PodStatus) {
+    let first = status.pod_ip.take().filter(|address| !address.is_empty());
+    if status.pod_ips.or_empty().is_empty() {
+        status.pod_ips = first.map(|ip| vec![PodIP { ip }]);
+    }
+    status.pod_ip = status.pod_ips.or_empty().first().map(|address| address.ip.clone());
 }
 
 pub(super) fn validate(new: &Pod, old: &Pod, errors: &mut FieldErrors) {

@@ -282,6 +282,15 @@ fn a_status_has_sound_addresses_and_keeps_its_class() {
 }
 
 #[test]
+fn both_fields_of_the_address_agree() {
+    for status in ["{podIP: 10.0.0.1}", "{podIPs: [{ip: 10.0.0.1}]}"] {
+        let mut pod = testing::decode::<Pods>(&format!("{{metadata: {{name: p}}, status: {status}}}"));
+        Pods.default(&mut pod);
+        assert_eq!(at(&pod, "/status"), json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}));
+    }
+}
+
+#[test]
 fn the_grace_period_is_for_running_pods() {
     for (fields, requested, expected) in [
         ("spec: {nodeName: n, terminationGracePeriodSeconds: 30}", None, 30),

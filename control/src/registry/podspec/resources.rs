@@ -247,8 +247,15 @@ fn request_within_limit(
 /// What the containers request together: all ordinary ones and sidecars at once, or the hungriest moment of the
 /// init sequence, whichever is more.
 pub fn container_requests(spec: &PodSpec) -> BTreeMap<String, Quantity> {
+    together(spec, |resources| resources.requests.as_ref())
+}
+
+fn together(
+    spec: &PodSpec,
+    list: fn(&ResourceRequirements) -> Option<&ResourceList>,
+) -> BTreeMap<String, Quantity> {
     let requests = |container: &Container| -> BTreeMap<String, Quantity> {
-        let list = container.resources.iter().flat_map(|resources| resources.requests.iter().flatten());
+        let list = container.resources.as_ref().and_then(list).into_iter().flatten();
         list.filter_map(|(name, quantity)| Some((name.clone(), quantity.try_into().ok()?))).collect()
     };
     let add = |sum: &mut BTreeMap<String, Quantity>, more: &BTreeMap<String, Quantity>| {
@@ -289,8 +296,16 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// Completes the requests and limits of the pod as a whole from those of its containers, where the client began to set them.
 pub fn default_pod_level(spec: &mut PodSpec) {
-    let from_containers = container_requests(spec);
+    if spec.resources.is_none() {
+        return;
+    }
+    let (from_containers, limits) = (container_requests(spec), shared_limits(spec));
     let Some(resources) = &mut spec.resources else { return };
+    if resources.requests.iter().flatten().next().is_some() {
+        for (name, limit) in limits {
+            resources.limits.get_or_insert_default().entry(name).or_insert_with(|| limit.into());
+        }
+    }
     let Some(limits) = resources.limits.clone().filter(|limits| !limits.is_empty()) else { return };
     let requests = resources.requests.get_or_insert_default();
     for (name, quantity) in from_containers {
@@ -303,6 +318,20 @@ pub fn default_pod_level(spec: &mut PodSpec) {
             requests.entry(name).or_insert(limit);
         }
     }
+}
+
+/// The limits together, of cpu and memory where every container has one.
+fn shared_limits(spec: &PodSpec) -> BTreeMap<String, Quantity> {
+    let mut limits = together(spec, |resources| resources.limits.as_ref());
+    limits.retain(|name, _| {
+        let has_limit = |container: &Container| {
+            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+            limits.is_some_and(|limits| limits.contains_key(name))
+        };
+        matches!(name.as_str(), "cpu" | "memory")
+            && spec.containers.iter().chain(spec.init_containers.or_empty()).all(has_limit)
+    });
+    limits
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`: fixed when the pod is created.

@@ -98,6 +98,29 @@ fn requests_follow_limits_and_quantities_are_canonical() {
 }
 
 #[test]
+fn pod_level_resources_are_completed_from_the_containers() {
+    for (container, pod, expected) in [
+        (
+            "{requests: {cpu: 1}}",
+            "{limits: {cpu: 2, memory: 1Gi}}",
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}),
+        ),
+        (
+            "{limits: {cpu: 1}}",
+            "{requests: {cpu: 1}}",
+            json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}),
+        ),
+        ("{}", "{requests: {cpu: 1}}", json!({"requests": {"cpu": "1"}})),
+    ] {
+        check(
+            &format!("resources: {container}"),
+            &format!("resources: {pod}"),
+            &[("/spec/resources", expected)],
+        );
+    }
+}
+
+#[test]
 fn volumes_are_completed() {
     for (source, pointer, expected) in [
         ("", "/spec/volumes/0/emptyDir", json!({})),

@@ -38,7 +38,8 @@ impl Registry {
             dir.path().join("data").display()
         );
         if with_password {
-            config += &format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", passwords.display());
+            config =
+                format!("{config}auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", passwords.display());
         }
         fs::write(dir.path().join("config.yml"), config).unwrap();
         let mut child = Command::new("docker-registry")
@@ -53,9 +54,10 @@ impl Registry {
         // Its log must be read, or it blocks.
         std::thread::spawn(move || lines.for_each(drop));
         let address = line.split("listening on ").nth(1).unwrap().split('"').next().unwrap().to_owned();
-        let auth = match with_password {
-            true => RegistryAuth::Basic("naru".to_owned(), "secret".to_owned()),
-            false => RegistryAuth::Anonymous,
+        let auth = if with_password {
+            RegistryAuth::Basic("naru".to_owned(), "secret".to_owned())
+        } else {
+            RegistryAuth::Anonymous
         };
         Self { dir, address, child, auth }
     }

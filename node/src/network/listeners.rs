@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Network,
-    table::{Listen, Protocol, Table},
+    table::{HostPort, Listen, Protocol, Table},
     tcp, udp,
 };
 
@@ -40,7 +40,7 @@ struct Running {
 /// A listener that should exist, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Wanted {
-    listen: Listen,
+    pub(super) listen: Listen,
     /// Other nodes of this machine listen there as well.
     is_shared: bool,
     /// Nobody is told when it is taken.
@@ -51,20 +51,38 @@ pub(super) fn wanted(table: &Table) -> HashSet<Wanted> {
     let services =
         table.service_listens().map(|listen| Wanted { listen, is_shared: true, is_best_effort: false });
     let mut wanted: HashSet<_> = services.collect();
-    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     for (port, protocol) in table.node_ports() {
-        let nodes = table.settings.node_addresses.iter().filter(|address| **address != localhost);
-        for (address, is_best_effort) in nodes.map(|address| (*address, false)).chain([(localhost, true)]) {
-            let listen = Listen { address: SocketAddr::new(address, port), protocol };
-            wanted.insert(Wanted { listen, is_shared: false, is_best_effort });
-        }
+        wanted.extend(on_node(table, port, protocol));
+    }
+    for host in table.host_ports() {
+        wanted.extend(for_host_port(table, host));
     }
     wanted
 }
 
+pub(super) fn for_host_port(table: &Table, host: HostPort) -> Vec<Wanted> {
+    let HostPort { ip, port, protocol } = host;
+    let Some(ip) = ip else { return on_node(table, port, protocol) };
+    let listen = Listen { address: SocketAddr::new(ip, port), protocol };
+    vec![Wanted { listen, is_shared: false, is_best_effort: false }]
+}
+
+/// On all addresses of the node and, for the convenience of the machine's users, on the host's localhost.
+fn on_node(table: &Table, port: u16, protocol: Protocol) -> Vec<Wanted> {
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let nodes = table.settings.node_addresses.iter().filter(|address| **address != localhost);
+    let addresses = nodes.map(|address| (*address, false)).chain([(localhost, true)]);
+    addresses
+        .map(|(address, is_best_effort)| {
+            let listen = Listen { address: SocketAddr::new(address, port), protocol };
+            Wanted { listen, is_shared: false, is_best_effort }
+        })
+        .collect()
+}
+
 impl Listeners {
     /// Opens what is wanted, closes what is not, and says what could not be opened.
-    pub(super) fn reconcile(&mut self, network: &Network, wanted: HashSet<Wanted>) -> Vec<String> {
+    pub(super) fn reconcile(&mut self, network: &Network, wanted: HashSet<Wanted>) -> Vec<(Listen, String)> {
         let listens: HashSet<_> = wanted.iter().map(|wanted| wanted.listen).collect();
         self.running.retain(|listen, running| {
             let stays = listens.contains(listen);
@@ -87,12 +105,12 @@ impl Listeners {
                         tracing::debug!("{message}");
                     } else {
                         tracing::warn!("{message}");
-                        errors.push(message);
+                        errors.push((wanted.listen, message));
                     }
                 }
             }
         }
-        errors.sort();
+        errors.sort_by_key(|(listen, _)| *listen);
         errors
     }
 

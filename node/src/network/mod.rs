@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 pub use addresses::AddressError;
 pub use frontend::Frontend;
 pub use resolver::DnsView;
-pub use table::{Listen, Protocol};
+pub use table::{HostPort, Listen, Protocol};
 
 use addresses::AddressPool;
 use listeners::Listeners;
@@ -155,6 +155,31 @@ impl Network {
         if self.may_reach(address.ip()) { Route::To(address) } else { Route::Denied }
     }
 
+    /// Leads a port of the host to a pod.
+    ///
+    /// # Errors
+    /// The port is taken, by another pod or another program.
+    pub fn open_host_port(&self, host: HostPort, target: SocketAddr) -> Result<(), String> {
+        let wanted = {
+            let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+            if table.has_host_port(host) {
+                return Err(format!("host port {} is taken by another pod", host.port));
+            }
+            table.set_host_port(host, target);
+            listeners::for_host_port(&table, host)
+        };
+        let failed =
+            self.listen().into_iter().find(|(listen, _)| wanted.iter().any(|own| own.listen == *listen));
+        let Some((_, message)) = failed else { return Ok(()) };
+        self.close_host_port(host, target);
+        Err(message)
+    }
+
+    pub fn close_host_port(&self, host: HostPort, target: SocketAddr) {
+        self.shared.table.write().unwrap_or_else(PoisonError::into_inner).remove_host_port(host, target);
+        self.listen();
+    }
+
     /// Closes all listeners; open connections go on.
     pub fn close(&self) {
         self.listeners().close(self);
@@ -186,10 +211,10 @@ impl Network {
                 None => table.apply(changes),
             }
         }
-        self.listen()
+        self.listen().into_iter().map(|(_, message)| message).collect()
     }
 
-    fn listen(&self) -> Vec<String> {
+    fn listen(&self) -> Vec<(Listen, String)> {
         // Under the listeners' lock, so that of two reconciliations the later one sees the later table.
         let mut listeners = self.listeners();
         let wanted = listeners::wanted(&self.table());

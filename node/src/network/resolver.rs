@@ -114,9 +114,7 @@ fn look_up(table: &Table, name: &str) -> Found {
         return if name == domain { Found::Nothing } else { Found::Elsewhere };
     };
     match inside.split('.').collect::<Vec<_>>().as_slice() {
-        [service, namespace, "svc"] => {
-            table.service(namespace, service).map_or(Found::Nothing, |entry| of_service(entry))
-        }
+        [service, namespace, "svc"] => table.service(namespace, service).map_or(Found::Nothing, of_service),
         [host, service, namespace, "svc"] => {
             table.service(namespace, service).map_or(Found::Nothing, |entry| of_host(entry, host))
         }

@@ -60,6 +60,16 @@ pub(super) struct Table {
 enum Place {
     Service(Listen),
     NodePort(u16, Protocol),
+    HostPort(HostPort),
+}
+
+/// A port of the host that leads to one pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// None is every address of the node.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+    pub protocol: Protocol,
 }
 
 #[derive(Debug, Clone)]
@@ -165,22 +175,51 @@ impl Table {
         }
         let ip = listen.address.ip();
         let is_node = self.settings.node_addresses.contains(&ip) || ip == IpAddr::from([127, 0, 0, 1]);
-        let place = Place::NodePort(listen.address.port(), listen.protocol);
-        self.frontends.get(&place).filter(|_| is_node).cloned()
+        let (port, protocol) = (listen.address.port(), listen.protocol);
+        let host = Place::HostPort(HostPort { ip: Some(ip), port, protocol });
+        let of_node =
+            [Place::HostPort(HostPort { ip: None, port, protocol }), Place::NodePort(port, protocol)];
+        let mut places = std::iter::once(host).chain(of_node.into_iter().filter(|_| is_node));
+        places.find_map(|place| self.frontends.get(&place).cloned())
+    }
+
+    pub(super) fn set_host_port(&mut self, host: HostPort, target: SocketAddr) {
+        let frontend = Frontend::default();
+        frontend.set(Targets { endpoints: [target].into(), affinity: None });
+        self.frontends.insert(Place::HostPort(host), Arc::new(frontend));
+    }
+
+    /// Only if it still leads there.
+    pub(super) fn remove_host_port(&mut self, host: HostPort, target: SocketAddr) {
+        let place = Place::HostPort(host);
+        if self.frontends.get(&place).is_some_and(|frontend| frontend.has_endpoint(target)) {
+            self.frontends.remove(&place);
+        }
+    }
+
+    pub(super) fn has_host_port(&self, host: HostPort) -> bool {
+        self.frontends.contains_key(&Place::HostPort(host))
+    }
+
+    pub(super) fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        self.served().filter_map(|place| match place {
+            Place::HostPort(host) => Some(host),
+            Place::Service(_) | Place::NodePort(..) => None,
+        })
     }
 
     /// Where a listener is wanted on a service address: what has no endpoint refuses by not listening.
     pub(super) fn service_listens(&self) -> impl Iterator<Item = Listen> {
         self.served().filter_map(|place| match place {
             Place::Service(listen) => Some(listen),
-            Place::NodePort(..) => None,
+            Place::NodePort(..) | Place::HostPort(_) => None,
         })
     }
 
     pub(super) fn node_ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
         self.served().filter_map(|place| match place {
             Place::NodePort(port, protocol) => Some((port, protocol)),
-            Place::Service(_) => None,
+            Place::Service(_) | Place::HostPort(_) => None,
         })
     }
 

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{
-    Change, DnsView, Network, ResolveError, Route, ServesConnections,
+    Change, DnsView, HostPort, Network, Protocol, ResolveError, Route, ServesConnections,
     table::tests::{endpoint, service, slice},
 };
 use crate::dataplane::{Reset, Synced, UpdateRequest, UpdateResponse, update_request::Update};
@@ -210,6 +210,29 @@ async fn a_port_is_free_again_as_soon_as_its_last_endpoint_goes() {
         assert!(plane.apply([slice("back", "a", 1, vec![])]).await.is_empty());
         assert!(plane.apply([to("a", one)]).await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_host_port_leads_to_one_pod_until_it_is_closed() {
+    let mut plane = Plane::start().await;
+    assert!(plane.apply([]).await.is_empty());
+    let (one, two) = (backend("one").await, backend("two").await);
+    let free = TcpListener::bind((plane.node, 0)).await.unwrap().local_addr().unwrap();
+    let host = HostPort { ip: None, port: free.port(), protocol: Protocol::Tcp };
+    plane.network.open_host_port(host, one).unwrap();
+    assert_eq!(greeted(free).await.unwrap(), "one");
+    assert!(plane.network.open_host_port(host, two).unwrap_err().contains("another pod"));
+    plane.network.close_host_port(host, two);
+    assert_eq!(greeted(free).await.unwrap(), "one");
+    plane.network.close_host_port(host, one);
+    assert!(greeted(free).await.is_err());
+
+    let taken = TcpListener::bind((plane.node, 0)).await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let host = HostPort { ip: Some(plane.node), port, protocol: Protocol::Tcp };
+    assert!(plane.network.open_host_port(host, one).unwrap_err().contains("cannot listen"));
+    drop(taken);
+    plane.network.open_host_port(host, one).unwrap();
 }
 
 #[tokio::test]

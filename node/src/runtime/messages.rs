@@ -89,7 +89,7 @@ pub(super) fn container_status(container: &Container) -> cri::ContainerStatus {
         status.state = ContainerState::ContainerExited.into();
         status.finished_at = exited.finished_at;
         status.exit_code = exited.code;
-        status.reason = exited.reason.to_owned();
+        exited.reason.clone_into(&mut status.reason);
         status.message = exited.message;
     }
     status

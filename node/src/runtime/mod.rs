@@ -152,7 +152,7 @@ async fn parent_is_gone(is_watched: bool) {
             Err(error) => tracing::warn!(%error, "the parent process cannot be watched"),
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn create_dir(path: &Path) -> Result<(), RuntimeError> {

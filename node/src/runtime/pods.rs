@@ -90,6 +90,12 @@ impl Pods {
             }
         };
         let sandbox = Sandbox::new(id.clone(), config, handler, address, &self.network, &self.outgoing);
+        if let Err(message) = sandbox.open_host_ports() {
+            sandbox.close_host_ports();
+            sandbox.own_address.inspect(|address| self.network.release(*address));
+            self.tables().names.remove(&name);
+            return Err(PodError::Start(message));
+        }
         self.tables().sandboxes.insert(id.clone(), Arc::new(sandbox));
         self.tell(&id, &id, ContainerEventType::ContainerCreatedEvent);
         self.tell(&id, &id, ContainerEventType::ContainerStartedEvent);
@@ -97,18 +103,19 @@ impl Pods {
     }
 
     /// Ends all of its containers. What is gone already is stopped.
-    pub(super) async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+    pub(super) async fn stop_sandbox(&self, id: &str) -> Result<(), PodError> {
         let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
         let was_ready = sandbox.stop();
-        let stops = self.members(&sandbox.id).into_iter().map(|container| self.end(container, FORCED));
+        let stops = self.members(&sandbox.id).into_iter().map(|container| end(container, FORCED));
         futures::future::join_all(stops).await;
         if was_ready {
+            sandbox.close_host_ports();
             self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
         }
         Ok(())
     }
 
-    pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+    pub(super) async fn remove_sandbox(&self, id: &str) -> Result<(), PodError> {
         let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
         self.stop_sandbox(&sandbox.id).await?;
         for container in self.members(&sandbox.id) {
@@ -149,9 +156,12 @@ impl Pods {
         let created = self.prepare(&id, &sandbox, config).await;
         let mut tables = self.tables();
         // It may have been stopped, or removed, while a module was compiled.
-        let created = created.and_then(|container| match sandbox.is_ready() {
-            true => Ok(container),
-            false => Err(PodError::SandboxNotReady(sandbox.id.clone())),
+        let created = created.and_then(|container| {
+            if sandbox.is_ready() {
+                Ok(container)
+            } else {
+                Err(PodError::SandboxNotReady(sandbox.id.clone()))
+            }
         });
         match created {
             Ok(container) => {
@@ -183,17 +193,17 @@ impl Pods {
     }
 
     /// Returns when it ended. A container that does not run is stopped already.
-    pub(super) async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), PodError> {
+    pub(super) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), PodError> {
         let container = self.container(id)?;
         // In a task of its own: a caller that hangs up must not take the grace period's end with it.
-        let stopped = tokio::spawn(Arc::clone(self).end(container, grace));
+        let stopped = tokio::spawn(end(container, grace));
         stopped.await.map_err(|error| PodError::Start(error.to_string()))
     }
 
     /// Ends it if it still runs. What is gone already is removed.
-    pub(super) async fn remove_container(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
+    pub(super) async fn remove_container(&self, id: &str) -> Result<(), PodError> {
         let Ok(container) = self.container(id) else { return Ok(()) };
-        self.end(Arc::clone(&container), FORCED).await;
+        end(Arc::clone(&container), FORCED).await;
         let sandbox = &container.sandbox;
         {
             let mut tables = self.tables();
@@ -258,9 +268,9 @@ impl Pods {
     }
 
     /// Ends everything, when the process ends.
-    pub(super) async fn shut_down(self: &Arc<Self>, grace: Duration) {
+    pub(super) async fn shut_down(&self, grace: Duration) {
         self.network.close();
-        let ends = self.containers().into_iter().map(|container| self.end(container, grace));
+        let ends = self.containers().into_iter().map(|container| end(container, grace));
         futures::future::join_all(ends).await;
     }
 
@@ -313,22 +323,6 @@ impl Pods {
         Ok(())
     }
 
-    fn end(
-        self: &Arc<Self>,
-        container: Arc<Container>,
-        grace: Duration,
-    ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        async move {
-            while container.is_starting() {
-                tokio::task::yield_now().await;
-            }
-            if let Some(running) = container.running() {
-                running.stop(grace).await;
-                container.wait_ended().await;
-            }
-        }
-    }
-
     fn sandbox_address(&self, config: &PodSandboxConfig) -> Result<IpAddr, PodError> {
         if is_host_network(config) {
             let own = self.network.node_address();
@@ -362,6 +356,17 @@ impl Pods {
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns when the container is not running any more.
+async fn end(container: Arc<Container>, grace: Duration) {
+    while container.is_starting() {
+        tokio::task::yield_now().await;
+    }
+    if let Some(running) = container.running() {
+        running.stop(grace).await;
+        container.wait_ended().await;
     }
 }
 

@@ -1,17 +1,19 @@
 //! One pod's sandbox: an address, names, and containers that share them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use k8s_cri::v1::{DnsConfig, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PodSandboxState};
+use k8s_cri::v1::{
+    DnsConfig, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, Protocol,
+};
 
 use super::{outgoing::Outgoing, pod_network::PodNet};
-use crate::network::{DnsView, Network};
+use crate::network::{DnsView, HostPort, Network};
 
 pub(super) struct Sandbox {
     pub id: String,
@@ -63,6 +65,36 @@ impl Sandbox {
         self.is_ready.swap(false, Ordering::AcqRel)
     }
 
+    /// Ports of the host that lead to this pod. With `hostNetwork` its ports are the host's already.
+    ///
+    /// # Errors
+    /// Which port is taken.
+    pub(super) fn open_host_ports(&self) -> Result<(), String> {
+        self.host_ports().try_for_each(|(place, target)| self.network.network.open_host_port(place, target))
+    }
+
+    pub(super) fn close_host_ports(&self) {
+        for (place, target) in self.host_ports() {
+            self.network.network.close_host_port(place, target);
+        }
+    }
+
+    fn host_ports(&self) -> impl Iterator<Item = (HostPort, SocketAddr)> {
+        let address = self.own_address;
+        self.config.port_mappings.iter().filter_map(move |mapping| {
+            let protocol = match mapping.protocol() {
+                Protocol::Tcp => crate::network::Protocol::Tcp,
+                Protocol::Udp => crate::network::Protocol::Udp,
+                Protocol::Sctp => return None,
+            };
+            let port = u16::try_from(mapping.host_port).ok().filter(|port| *port != 0)?;
+            // Any address of the host is what no or an unspecified address means.
+            let ip = mapping.host_ip.parse::<IpAddr>().ok().filter(|ip| !ip.is_unspecified());
+            let target = SocketAddr::new(address?.into(), u16::try_from(mapping.container_port).ok()?);
+            Some((HostPort { ip, port, protocol }, target))
+        })
+    }
+
     pub(super) fn state(&self) -> PodSandboxState {
         if self.is_ready() { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready }
     }
@@ -87,6 +119,7 @@ fn dns_view(config: &PodSandboxConfig, address: IpAddr, cluster_domain: &str) ->
 
 /// As the resolver library reads the option: 1 by default, 15 at most.
 fn ndots(dns: &DnsConfig) -> usize {
-    let values = dns.options.iter().filter_map(|option| option.strip_prefix("ndots:")?.parse::<usize>().ok());
-    values.last().unwrap_or(1).min(15)
+    let mut values =
+        dns.options.iter().filter_map(|option| option.strip_prefix("ndots:")?.parse::<usize>().ok());
+    values.next_back().unwrap_or(1).min(15)
 }

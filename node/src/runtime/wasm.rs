@@ -33,11 +33,11 @@ impl PreparedWasm {
         around: Surroundings<'_>,
     ) -> Result<Self, PodError> {
         verify(image, around.images).await?;
-        let module =
-            around.engine.load(file, &image.content_digest).await.map_err(|source| PodError::Load {
-                image: config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default(),
-                source,
-            })?;
+        let module = around
+            .engine
+            .load(file, &image.content_digest)
+            .await
+            .map_err(|source| PodError::Load { image: name_of(config), source })?;
         let container = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
         let pod = around.sandbox.metadata.as_ref();
         let is_http = matches!(module.kind(), ModuleKind::Http02 | ModuleKind::Http03);
@@ -110,6 +110,12 @@ impl RunningWasm {
             self.locals.remove(*address);
         }
     }
+}
+
+/// What the user calls the image: kubelet asks for it by its digest.
+fn name_of(config: &ContainerConfig) -> String {
+    let spec = config.image.clone().unwrap_or_default();
+    if spec.user_specified_image.is_empty() { spec.image } else { spec.user_specified_image }
 }
 
 async fn verify(image: &Image, images: &naru_oci_fallback::ImageStore) -> Result<(), PodError> {

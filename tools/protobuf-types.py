@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes control/src/api/protobuf/types.txt from the Go types of the Kubernetes API.
+"""Makes control/src/protobuf/types.txt from the Go types of the Kubernetes API.
 
-Usage: tools/protobuf-types.py API APIMACHINERY > control/src/api/protobuf/types.txt
+Usage: tools/protobuf-types.py API APIMACHINERY > control/src/protobuf/types.txt
 
 API and APIMACHINERY are git repositories of github.com/kubernetes/api and .../apimachinery (bare ones will do).
 The Go types, not the .proto files, are the source, for only they tell which fields are pointers: protobuf sends

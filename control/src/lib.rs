@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod error;
 pub mod images;
 pub mod plane;
+mod protobuf; // Bodies of typed Go clients.
 pub mod registry;
 pub mod scheduler;
 pub mod settings;

@@ -76,6 +76,8 @@ async fn main() {
     println!("a request, fresh          {:>10.1?}", without_tcp(&fresh).await);
     println!("a request, kept instance  {:>10.1?}", without_tcp(&kept).await);
 
+    println!("an idle container         {:>6.1} KiB", idle(&engine, &module).await);
+
     let plain_at = plain_hyper().await;
     println!("\n{:<24}{:>12}{:>12}{:>12}{:>12}", "server", "connections", "requests/s", "p50", "p99");
     for connections in CONNECTIONS {
@@ -91,22 +93,44 @@ async fn main() {
     kept.stop(Duration::from_secs(1)).await;
 }
 
+fn spec(module: &Arc<Module>, port: u16, reuse: Reuse) -> ContainerSpec {
+    ContainerSpec {
+        name: "bench".into(),
+        module: module.clone(),
+        args: vec!["hello".into()],
+        env: vec![("GREETING".into(), "hello".into())],
+        working_dir: None,
+        mounts: Vec::new(),
+        limits: Limits { memory_bytes: Some(1 << 30), cpu_shares: 1024, cpu_limit_millis: None },
+        network: Arc::new(Network),
+        log: Arc::new(Silence),
+        http_ports: vec![port],
+        reuse,
+    }
+}
+
+/// KiB of memory per container that listens and waits.
+async fn idle(engine: &Engine, module: &Arc<Module>) -> f64 {
+    const MANY: u32 = 500;
+    let before = resident_bytes();
+    let mut containers = Vec::new();
+    for port in PORTS.rev() {
+        containers.extend(Container::start(engine, spec(module, port, Reuse::Never)).await);
+        if containers.len() as u32 == MANY {
+            break;
+        }
+    }
+    resident_bytes().saturating_sub(before) as f64 / 1024.0 / f64::from(MANY)
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
+}
+
 async fn container(engine: &Engine, module: &Arc<Module>, reuse: Reuse) -> (Container, SocketAddr) {
     for port in PORTS {
-        let spec = ContainerSpec {
-            name: "bench".into(),
-            module: module.clone(),
-            args: vec!["hello".into()],
-            env: vec![("GREETING".into(), "hello".into())],
-            working_dir: None,
-            mounts: Vec::new(),
-            limits: Limits { memory_bytes: Some(1 << 30), cpu_shares: 1024, cpu_limit_millis: None },
-            network: Arc::new(Network),
-            log: Arc::new(Silence),
-            http_ports: vec![port],
-            reuse,
-        };
-        if let Ok(container) = Container::start(engine, spec).await {
+        if let Ok(container) = Container::start(engine, spec(module, port, reuse)).await {
             return (container, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
         }
     }

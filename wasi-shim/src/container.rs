@@ -165,9 +165,11 @@ impl Container {
     pub async fn start(engine: &Engine, spec: ContainerSpec) -> Result<Self, String> {
         let ports = spec.http_ports.clone();
         let core = Arc::new(Core::new(engine, spec));
-        let mounts = core.environment.clone();
-        let checked = tokio::task::spawn_blocking(move || mounts.check_mounts()).await;
-        checked.unwrap_or_else(|panic| Err(panic.to_string()))?;
+        if !core.environment.mounts.is_empty() {
+            let environment = core.environment.clone();
+            let checked = tokio::task::spawn_blocking(move || environment.check_mounts()).await;
+            checked.unwrap_or_else(|panic| Err(panic.to_string()))?;
+        }
         if core.is_http() {
             let address = core.environment.network.address();
             let listeners: Vec<_> =

@@ -3,8 +3,11 @@
 //! A guest starts wherever its future is polled and may use one slice for free: most requests end within it. When the
 //! slice is over (the epoch deadline), the guest goes to the queue of this file. At most as many guests as there are
 //! CPUs hold a slot; the next slot goes to the container with the least virtual time (CPU time divided by shares), so
-//! that containers share by weight however many instances each runs. A container over its limit waits until its next
+//! that containers share by weight however many instances each runs; time that nobody else wanted is not counted. A container over its limit waits until its next
 //! period, as with cgroups: a quota per 100 ms, with debts carried over.
+//!
+//! Free slices are counted and limited like any other time, but not queued: of many short requests the connections
+//! that bring them take turns, not the containers.
 //!
 //! Guests that used up their free slice move to the engine's own threads, which are a little less urgent than those
 //! that do I/O: neither can a guest delay another one's first slice, nor the node's own work.
@@ -110,7 +113,17 @@ impl Cpu {
     fn queue(self: &Arc<Self>, virtual_time: &AtomicU64, held: Option<Slot>) -> oneshot::Receiver<Slot> {
         let mut queue = self.lock();
         let (sender, granted) = oneshot::channel();
-        let time = virtual_time.fetch_max(queue.now, Relaxed).max(queue.now);
+        let is_contended = !queue.waiting.is_empty() || held.is_none() && queue.taken >= self.slots;
+        let time = if !is_contended {
+            // What nobody else wanted is not held against anyone later.
+            virtual_time.store(queue.now, Relaxed);
+            queue.now
+        } else if held.is_some() {
+            // Whoever goes on computing keeps what it is ahead or behind.
+            virtual_time.load(Relaxed)
+        } else {
+            virtual_time.fetch_max(queue.now, Relaxed).max(queue.now)
+        };
         queue.arrivals += 1;
         let key = (time, queue.arrivals);
         queue.waiting.insert(key, sender);
@@ -497,7 +510,34 @@ mod tests {
         heavy.charge(1_000);
         let mut heavy_waits = cpu.queue(&heavy.virtual_time, Some(held));
         assert!(heavy_waits.try_recv().is_err());
-        light_waits.try_recv().unwrap();
+        // The lighter one uses twice what it was behind, and waits for that long.
+        let held = light_waits.try_recv().unwrap();
+        light.charge(1_000);
+        let mut light_waits = cpu.queue(&light.virtual_time, Some(held));
+        let held = heavy_waits.try_recv().unwrap();
+        heavy.charge(1_000);
+        let mut heavy_waits = cpu.queue(&heavy.virtual_time, Some(held));
+        assert!(light_waits.try_recv().is_err());
+        heavy_waits.try_recv().unwrap();
+    }
+
+    #[tokio::test]
+    async fn time_that_nobody_else_wanted_is_not_held_against_a_container() {
+        let cpu = cpu_with_one_slot();
+        let (lonely, newcomer) =
+            (CpuAccount::new(cpu.clone(), 1024, None), CpuAccount::new(cpu.clone(), 1024, None));
+        let mut held = cpu.queue(&lonely.virtual_time, None).await.unwrap();
+        for _ in 0..3 {
+            lonely.charge(1_000_000);
+            held = cpu.queue(&lonely.virtual_time, Some(held)).await.unwrap();
+        }
+        let mut waits = cpu.queue(&newcomer.virtual_time, None);
+        lonely.charge(10);
+        let mut lonely_waits = cpu.queue(&lonely.virtual_time, Some(held));
+        let held = waits.try_recv().unwrap();
+        newcomer.charge(20);
+        let _waits = cpu.queue(&newcomer.virtual_time, Some(held));
+        lonely_waits.try_recv().unwrap();
     }
 
     #[tokio::test]

@@ -55,6 +55,8 @@ struct Shared {
     /// One permit per instance that the pool can hold.
     free_instances: Arc<Semaphore>,
     default_memory_limit: u64,
+    /// One compilation at a time: it uses all CPUs, and the memory of one is enough.
+    compiling: Mutex<()>,
     /// By digest. The inner lock is held while a module is loaded, so that it is compiled once.
     modules: Mutex<AHashMap<String, Arc<Loading>>>,
 }
@@ -74,8 +76,7 @@ impl Engine {
     /// # Errors
     /// The cache directory cannot be made, or the kernel refuses the pool of instances.
     pub fn new(settings: EngineSettings) -> Result<Self, io::Error> {
-        let instances = pool::instances(settings.max_instances);
-        let wasmtime = wasmtime::Engine::new(&pool::config(instances))
+        let (wasmtime, instances) = pool::engine(settings.max_instances)
             .map_err(|error| io::Error::other(format!("cannot set up the wasm engine: {error:#}")))?;
         let linkers = Linkers::new(&wasmtime)
             .map_err(|error| io::Error::other(format!("cannot set up the wasm linkers: {error:#}")))?;
@@ -85,6 +86,7 @@ impl Engine {
             cpu: Cpu::new(wasmtime.clone())?,
             free_instances: Arc::new(Semaphore::new(instances as usize)),
             default_memory_limit: default_memory_limit(),
+            compiling: Mutex::default(),
             modules: Mutex::default(),
             wasmtime,
         })))
@@ -175,7 +177,10 @@ impl Shared {
 
     fn compile(&self, path: &Path, digest: &str) -> Result<Compiled, LoadError> {
         let wasm = fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-        let code = Compiled::compile(&self.wasmtime, &wasm)?;
+        let code = {
+            let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+            Compiled::compile(&self.wasmtime, &wasm)?
+        };
         // Mapped from the file all pods of the node share it, and the kernel can drop it; without one it works, too.
         match self.cache.put(digest, &code.bytes) {
             Ok(file) => {

@@ -92,6 +92,10 @@ pub struct Guest {
     sockets: u32,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and boxing it would cost each request"
+)]
 enum Wasi {
     Component { context: WasiCtx, table: ResourceTable },
     Preview1(Box<WasiP1Ctx>),

@@ -4,7 +4,7 @@
 //! stack when the pool is made and about four per live instance. The pool is made so small that it cannot run into
 //! that limit; what waits for a free instance waits in the engine's own queue (see `engine`), not in the kernel's errors.
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Mappings per instance: two of its stack, four of its memory and tables.
 const MAPPINGS_PER_INSTANCE: u64 = 6;
@@ -12,6 +12,9 @@ const MAPPINGS_PER_INSTANCE: u64 = 6;
 const OTHER_MAPPINGS: u64 = 8192;
 /// Each memory reserves 4 GiB and guards of a process's 128 TiB.
 const MAX_INSTANCES: u32 = 16_000;
+
+/// With less than this a node is not worth starting.
+const FEW: u32 = 32;
 
 /// Wasm gets half a MiB, as elsewhere; the other half is for host functions, which run on the guest's stack.
 const WASM_STACK: usize = 512 << 10;
@@ -26,8 +29,28 @@ const KEEP_MEMORY: usize = 256 << 10;
 const KEEP_TABLE: usize = 16 << 10;
 const KEEP_STACK: usize = 32 << 10;
 
+/// The engine, and how many instances its pool holds. A system that grants less address space (`ulimit -v`, overcommit
+/// off) gets a smaller pool.
+pub fn engine(wanted: u32) -> wasmtime::Result<(Engine, u32)> {
+    let mut instances = instances(wanted);
+    loop {
+        match Engine::new(&config(instances)) {
+            Ok(engine) => return Ok((engine, instances)),
+            Err(error) if instances <= FEW => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    instances,
+                    error = format!("{error:#}"),
+                    "no room for that many wasm instances"
+                );
+                instances /= 2;
+            }
+        }
+    }
+}
+
 /// How many instances the pool can hold, at most `wanted`. Says so in the log when the kernel's limit binds.
-pub fn instances(wanted: u32) -> u32 {
+fn instances(wanted: u32) -> u32 {
     let (Some(limit), Some(used)) = (max_map_count(), mappings_in_use()) else {
         return wanted.clamp(1, MAX_INSTANCES);
     };
@@ -53,11 +76,10 @@ fn max_map_count() -> Option<u64> {
 }
 
 fn mappings_in_use() -> Option<u64> {
-    let maps = std::fs::read("/proc/self/maps").ok()?;
-    Some(maps.iter().filter(|byte| **byte == b'\n').count() as u64)
+    Some(std::fs::read_to_string("/proc/self/maps").ok()?.lines().count() as u64)
 }
 
-pub fn config(instances: u32) -> Config {
+fn config(instances: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     // PAGEMAP_SCAN (Linux 6.7) is probed by wasmtime and used where it works.
     pool.total_component_instances(instances)

@@ -146,7 +146,7 @@ fn report(core: &Core, method: &Method, uri: &Uri, ending: &Ending) {
         Ending::Killed | Ending::Stopped => {}
         Ending::Trap(message) => core.log(&format!("{method} {}: {message}", uri.path())),
         Ending::Exit(code) => {
-            core.log(&format!("{method} {}: the guest exited with {code}, unanswered", uri.path()))
+            core.log(&format!("{method} {}: the guest exited with {code}, unanswered", uri.path()));
         }
         Ending::OutOfMemory(message) => {
             core.log(&format!("{method} {}: {message}", uri.path()));

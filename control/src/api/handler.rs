@@ -14,7 +14,7 @@ use super::{
     form, health, images,
     logs::NodeClient,
     metrics::{Metrics, RequestKind},
-    probes, protobuf,
+    probes,
     query::Query,
     resources,
 };
@@ -22,6 +22,7 @@ use crate::{
     ApiError,
     auth::{Attributes, User, pki::Identity},
     images::ImageLibrary,
+    protobuf,
     registry::Registry,
 };
 

@@ -16,10 +16,11 @@ mod logs;
 pub mod metrics;
 pub mod openapi;
 mod probes; // Health over HTTP.
-mod protobuf; // Bodies of typed Go clients.
 mod query;
 mod resources;
 mod select;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use body::Body;

@@ -13,7 +13,7 @@ use super::framework::{Cache, Change, ClusterView, Controller, Plan, Write};
 use crate::store::Key;
 
 const TTL: SignedDuration = SignedDuration::from_hours(1);
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 /// Deletes per sweep: more wait for the next one, so that a flood of old events does not stall the store.
 const AT_ONCE: usize = 2000;
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{AnyObject, Served};
-use crate::ApiError;
+use crate::{ApiError, protobuf};
 
 /// What happens with fields that an object has no place for (`?fieldValidation=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,9 +172,11 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         "identifier" => "string",
         other => other,
     };
+    let names: Vec<&str> = field.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
+    let holder = protobuf::go_type(&served.api_version, served.info.kind, &names).unwrap_or(served.info.kind);
     format!(
-        "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
-        served.info.kind
+        "json: cannot unmarshal {found} into Go struct field {holder}.{} of type {wanted}",
+        names.join(".")
     )
 }
 

@@ -87,9 +87,12 @@ fn addresses(subsets: &[EndpointSubset]) -> impl Iterator<Item = String> {
         let hosts = subset.addresses.or_empty();
         let with_port = |port: &EndpointPort| {
             let port = port.port;
-            hosts.iter().map(move |host| match host.ip.contains(':') {
-                true => format!("[{}]:{port}", host.ip),
-                false => format!("{}:{port}", host.ip),
+            hosts.iter().map(move |host| {
+                if host.ip.contains(':') {
+                    format!("[{}]:{port}", host.ip)
+                } else {
+                    format!("{}:{port}", host.ip)
+                }
             })
         };
         let ports = subset.ports.or_empty();

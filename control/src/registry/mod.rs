@@ -31,6 +31,8 @@ pub mod serviceaccount;
 mod subresource;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod text; // Table cells that kinds share.
 mod workload; // Pod templates, and selectors that fit them.
 

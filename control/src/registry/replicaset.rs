@@ -138,6 +138,10 @@ impl Kind for ReplicaSets {
         workload::at_most(("availableReplicas", status.available_replicas), ready, &path, errors);
     }
 
+    fn is_spec_changed(&self, new: &ReplicaSet, old: &ReplicaSet) -> bool {
+        new.spec != old.spec
+    }
+
     fn warnings(&self, set: &ReplicaSet) -> Vec<String> {
         set.spec.template.as_ref().map(template_warnings).unwrap_or_default()
     }

@@ -435,9 +435,8 @@ fn terminate(pod: &PodView, observed: &Observed, termination: &Termination, now:
     if !others.is_empty() {
         plan.actions.extend(others.into_iter().map(stop));
     } else if !sidecars.is_empty() {
-        let last = pod.init_containers().iter().rev();
-        let next =
-            last.flat_map(|container| sidecars.iter().find(|record| record.name == container.name)).next();
+        let mut last_first = pod.init_containers().iter().rev();
+        let next = last_first.find_map(|container| sidecars.iter().find(|record| record.name == container.name));
         plan.actions.extend(next.map(|record| stop(record)));
     } else {
         let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.is_ready);

@@ -251,7 +251,9 @@ impl Runtime for FakeRuntime {
             let inside = state.containers.iter().filter(|(_, (sandbox, _))| sandbox == id);
             inside.map(|(id, _)| id.clone()).collect()
         };
-        ids.iter().for_each(|id| self.end(id, 137));
+        for id in ids {
+            self.end(&id, 137);
+        }
         Ok(())
     }
 

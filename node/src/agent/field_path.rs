@@ -1,6 +1,6 @@
 //! The downward API: a pod's own fields as text.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -63,7 +63,7 @@ fn go_quote(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            c if c.is_control() => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c.is_control() => drop(write!(quoted, "\\x{:02x}", c as u32)),
             c => quoted.push(c),
         }
     }

@@ -8,7 +8,7 @@ use super::{prober::http_target, runtime::Runtime};
 
 const USER_AGENT: &str = "kube-lifecycle/1.37";
 /// A hook has no timeout of its own; the caller's grace period or patience ends it.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
+const HTTP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs a hook to its end.
 ///

@@ -178,7 +178,7 @@ impl ImagePuller {
             return Err(PullFailure::InvalidName(reason));
         }
         let credentials = self.credentials(pod, image).await;
-        let fingerprint = credentials.iter().map(|auth| format!("{auth:?}")).collect();
+        let fingerprint = format!("{credentials:?}");
         let flight = self.flight(FlightKey { image: image.into(), policy, credentials: fingerprint });
         let mut flight = flight.lock().await;
         if let Some((at, outcome)) = &*flight

@@ -30,7 +30,7 @@ use super::{events::EventKind, resources::Allocatable, settings::AgentSettings, 
 
 const KUBELET_VERSION: &str = concat!("v1.37.0+naru", env!("CARGO_PKG_VERSION"));
 /// A status without news is told this often.
-const REPORT_EVERY: Duration = Duration::from_secs(300);
+const REPORT_EVERY: Duration = Duration::from_mins(5);
 /// While the node is not ready, or its pods' images change, it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_WHILE_UNREADY: Duration = Duration::from_millis(25);
@@ -200,7 +200,7 @@ impl NodeStatus {
             match written {
                 Ok(_) => self.told = Some(status),
                 Err(error) => {
-                    tracing::warn!(%error, node = self.name, "the node's status could not be written")
+                    tracing::warn!(%error, node = self.name, "the node's status could not be written");
                 }
             }
         }

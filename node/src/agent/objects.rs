@@ -17,7 +17,7 @@ use super::cluster::{Cluster, ClusterError, ClusterResult};
 pub const FRESH: Duration = Duration::from_millis(500);
 /// For refreshing what is mounted.
 pub const RECENT: Duration = Duration::from_secs(5);
-const FORGET_AFTER: Duration = Duration::from_secs(120);
+const FORGET_AFTER: Duration = Duration::from_mins(2);
 const SWEEP_ABOVE: usize = 1024;
 
 pub struct Objects {
@@ -27,10 +27,12 @@ pub struct Objects {
 }
 
 type Slot<T> = Arc<tokio::sync::Mutex<Option<(Instant, ClusterResult<Arc<T>>)>>>;
+/// By namespace and name, with the time of its last use.
+type Slots<T> = HashMap<(String, String), (Instant, Slot<T>)>;
 
 struct Cache<T> {
     /// Held for a few lines; the slot's own lock is what waits for the API, so each object is fetched once at a time.
-    slots: Mutex<HashMap<(String, String), (Instant, Slot<T>)>>,
+    slots: Mutex<Slots<T>>,
 }
 
 impl<T> Default for Cache<T> {

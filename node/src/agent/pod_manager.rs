@@ -34,17 +34,19 @@ use super::{
 };
 
 /// A healthy event stream misses nothing; this is for what we have not thought of.
-const RELIST_EVERY: Duration = Duration::from_secs(60);
+const RELIST_EVERY: Duration = Duration::from_mins(1);
 const RELIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 const REFRESH_AT_LEAST: Duration = Duration::from_secs(15);
 /// So many pods' volumes are refreshed per second at most.
 const REFRESHES_PER_SECOND: u64 = 100;
 
+type ByUid = HashMap<String, (PodIdentity, Arc<Inbox>)>;
+
 /// The workers by pod uid: shared with the node API, which only reads.
 #[derive(Clone, Default)]
 pub struct Workers {
-    by_uid: Arc<RwLock<HashMap<String, (PodIdentity, Arc<Inbox>)>>>,
+    by_uid: Arc<RwLock<ByUid>>,
 }
 
 impl Workers {
@@ -262,7 +264,9 @@ impl PodManager {
     fn refresh(&self) -> Instant {
         let inboxes = self.workers.inboxes();
         let spread = Duration::from_secs(inboxes.len() as u64 / REFRESHES_PER_SECOND);
-        inboxes.iter().for_each(|inbox| inbox.push_refresh());
+        for inbox in &inboxes {
+            inbox.push_refresh();
+        }
         Instant::now() + REFRESH_AT_LEAST.max(spread)
     }
 }

@@ -129,7 +129,7 @@ impl Draft<'_> {
     fn carry_over(&self, old: ContainerStatus, status: &mut ContainerStatus) {
         let old_state = old.state.clone().unwrap_or_default();
         status.restart_count = old.restart_count;
-        status.image_id = old.image_id.clone();
+        status.image_id.clone_from(&old.image_id);
         if old_state.terminated.is_some() {
             let (name, image) = (status.name.clone(), status.image.clone());
             *status = ContainerStatus { name, image, started: Some(false), ..old };

@@ -74,7 +74,11 @@ impl Shared {
             objects,
             services: Arc::new(Services::default()),
             directories: node.directories,
-            facts: NodeFacts { host_ips: node.node_addresses, runtime_name: "naru".into() },
+            // A pod reports one host address per family; the others are where node ports are served.
+            facts: NodeFacts {
+                host_ips: node.node_addresses.into_iter().take(1).collect(),
+                runtime_name: "naru".into(),
+            },
             allocatable: node.allocatable,
             start_permits: Semaphore::new(CONCURRENT_STARTS),
         }

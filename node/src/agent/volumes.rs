@@ -85,32 +85,27 @@ impl VolumeSources<'_> {
             let (name, optional) = (source.name.clone(), source.optional);
             let projection = ConfigMapProjection { items: source.items.clone(), name, optional };
             let payload = self.config_map(&projection, source.default_mode.unwrap_or(DEFAULT_MODE)).await?;
-            self.write(directory("configmap"), payload)
+            write(directory("configmap"), payload)
         } else if let Some(source) = &volume.secret {
             let name = source.secret_name.clone().unwrap_or_default();
             let projection =
                 SecretProjection { items: source.items.clone(), name, optional: source.optional };
             let payload = self.secret(&projection, source.default_mode.unwrap_or(DEFAULT_MODE)).await?;
-            self.write(directory("secret"), payload)
+            write(directory("secret"), payload)
         } else if let Some(source) = &volume.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
             let payload = self.downward(items, source.default_mode.unwrap_or(DEFAULT_MODE))?;
-            self.write(directory("downward-api"), payload)
+            write(directory("downward-api"), payload)
         } else if let Some(source) = &volume.projected {
             let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
             let mut payload = Payload::new();
             for projection in source.sources.iter().flatten() {
                 payload.extend(self.projection(projection, mode).await?);
             }
-            self.write(directory("projected"), payload)
+            write(directory("projected"), payload)
         } else {
             Err(format!("volumes of type {} are not supported by this node", kind_of(volume)))
         }
-    }
-
-    fn write(&self, path: PathBuf, payload: Payload) -> Result<PathBuf, String> {
-        volume_writer::write(&path, &payload).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(path)
     }
 
     async fn projection(&self, projection: &VolumeProjection, mode: i32) -> Result<Payload, String> {
@@ -181,6 +176,11 @@ impl VolumeSources<'_> {
     }
 }
 
+fn write(path: PathBuf, payload: Payload) -> Result<PathBuf, String> {
+    volume_writer::write(&path, &payload).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
 /// All keys, or the listed ones under their paths.
 fn select(
     data: BTreeMap<String, Vec<u8>>,
@@ -227,8 +227,8 @@ fn add(payload: &mut Payload, path: &str, content: Vec<u8>, mode: i32) -> Result
 /// What type a volume is, as its field is called.
 fn kind_of(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
-    let fields = value.as_object().into_iter().flat_map(|fields| fields.keys());
-    fields.filter(|name| *name != "name").next().cloned().unwrap_or_else(|| "unknown".into())
+    let mut fields = value.as_object().into_iter().flat_map(|fields| fields.keys());
+    fields.find(|name| *name != "name").cloned().unwrap_or_else(|| "unknown".into())
 }
 
 /// Everybody may use it, whatever user the container runs as.

@@ -22,7 +22,7 @@ use rand::Rng;
 pub const MIB: u64 = 1 << 20;
 
 /// No state is waited for longer than this.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 pub struct Node {
     pub engine: Engine,

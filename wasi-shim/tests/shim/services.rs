@@ -175,3 +175,11 @@ async fn a_request_without_host_is_a_400() {
     let response = within(container.handle(Request::get("/").body(body("")).unwrap())).await.unwrap();
     assert_eq!(response.status(), 400);
 }
+
+#[tokio::test]
+async fn requests_beyond_the_pool_wait_for_an_instance() {
+    let node = Node::with_instances(2);
+    let (container, _) = node.start(node.guest("service02").await, |_| {}).await;
+    let answers = futures::future::join_all((0..20).map(|_| get(&container, "/"))).await;
+    assert!(answers.iter().all(|answer| *answer == (200, "hello".into())), "{answers:?}");
+}

@@ -62,7 +62,7 @@ impl Reconciler for Deployments {
                             selector::matches_api(&deployment.spec.selector, &set.meta.labels)
                         })
                         .for_each(|deployment| {
-                            look(key_of::<Deployment>(deployment.namespace(), deployment.name()))
+                            look(key_of::<Deployment>(deployment.namespace(), deployment.name()));
                         }),
                 }
             }

@@ -47,7 +47,7 @@ impl Progress {
                 return;
             }
             if old.status == new.status {
-                new.last_transition_time = old.last_transition_time.clone();
+                new.last_transition_time.clone_from(&old.last_transition_time);
             }
         }
         conditions.retain(|old| old.type_ != type_);
@@ -75,7 +75,7 @@ impl Look<'_> {
         match (self.spec.paused == Some(true), is_paused) {
             (true, false) => self.set_progressing("Unknown", PAUSED, "Deployment is paused".into()),
             (false, true) => {
-                self.set_progressing("Unknown", "DeploymentResumed", "Deployment is resumed".into())
+                self.set_progressing("Unknown", "DeploymentResumed", "Deployment is resumed".into());
             }
             _ => (),
         }

@@ -6,7 +6,6 @@ use k8s_openapi::{
     api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use naru_model::Object;
 
 use super::{
     backend::{Backend, BackendPort, backends, concerned_services, is_headless, selects_pods},

@@ -240,10 +240,11 @@ impl Cache {
         match entry.key.resource() {
             "nodes" => {
                 self.vanished.remove(node);
-                match decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node)) {
-                    true => self.ready_nodes.insert(node.into()),
-                    false => self.ready_nodes.remove(node),
-                };
+                if decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node)) {
+                    self.ready_nodes.insert(node.into());
+                } else {
+                    self.ready_nodes.remove(node);
+                }
                 let beat = |entry: &Arc<Entry>| ready_heartbeat(&*decoded::<Node>(entry)?);
                 if previous.is_none_or(|previous| beat(previous) != beat(entry)) {
                     self.heartbeats.insert(node.into(), now);

@@ -19,7 +19,7 @@ use crate::{ApiClient, ApiError, client::Patch};
 const QUEUE: usize = 1024;
 /// Different messages of one reason for one object before they are folded.
 const SIMILAR: usize = 10;
-const SIMILAR_FOR: Duration = Duration::from_secs(600);
+const SIMILAR_FOR: Duration = Duration::from_mins(10);
 /// News per object and source: a burst, then one every five minutes.
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;

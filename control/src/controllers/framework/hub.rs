@@ -169,15 +169,18 @@ impl Hub {
     fn apply(&self, mut news: impl Iterator<Item = News>) {
         let now = Timestamp::now();
         loop {
-            let batch = Vec::from_iter(news.by_ref().take(BATCH));
+            let batch = news.by_ref().take(BATCH).collect::<Vec<_>>();
             if batch.is_empty() {
                 return;
             }
             let previous = {
                 let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-                let apply = |news: &News| match news.is_deleted {
-                    false => cache.put(news.entry.clone(), now),
-                    true => cache.remove(&news.entry.key, now),
+                let apply = |news: &News| {
+                    if news.is_deleted {
+                        cache.remove(&news.entry.key, now)
+                    } else {
+                        cache.put(news.entry.clone(), now)
+                    }
                 };
                 batch.iter().map(apply).collect::<Vec<_>>()
             };

@@ -18,7 +18,7 @@ mod runner;
 pub use cache::{Cache, Change, controller_of};
 pub use events::Recorder;
 pub use hub::Hub;
-pub use plan::{Action, Body, Note, Plan, Report, Stage, Write};
+pub use plan::{Action, Note, Plan, Report, Stage, Write};
 pub use runner::{Runner, Settings as RunnerSettings};
 
 use std::{sync::Arc, time::Duration};

@@ -17,13 +17,13 @@ use crate::{
 
 macro_rules! bodies {
     ($($kind:ident),*) => {
-        /// An object of one of the kinds that controllers write.
+        /// An object of one of the kinds that controllers write. Shared, as a thousand creates may have one body.
         #[derive(Debug, Clone)]
-        pub enum Body { $($kind(Box<$kind>)),* }
+        pub enum Body { $($kind(Arc<$kind>)),* }
 
         $(impl From<$kind> for Body {
             fn from(object: $kind) -> Self {
-                Self::$kind(Box::new(object))
+                Self::$kind(Arc::new(object))
             }
         })*
 
@@ -197,6 +197,7 @@ impl Plan {
     }
 
     /// Every write, in order.
+    #[cfg(test)]
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.stages.iter().flat_map(|stage| &stage.writes)
     }

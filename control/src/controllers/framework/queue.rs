@@ -202,7 +202,7 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(key("a"), now);
         queue.take(now);
-        queue.done(&key("a"), Some(Duration::from_secs(60)), now);
+        queue.done(&key("a"), Some(Duration::from_mins(1)), now);
         assert_eq!(queue.take(now), None);
         queue.add(key("a"), now);
         assert_eq!(queue.take(now), Some(key("a")));

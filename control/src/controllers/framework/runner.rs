@@ -94,7 +94,8 @@ impl Runner {
         let Some(plan) = self.plan(key, hub) else {
             return self.inbox.with(|queue| queue.failed(key, Instant::now()));
         };
-        let outcome = self.carry_out(&plan, hub).await;
+        let again = plan.again;
+        let outcome = self.carry_out(plan, hub).await;
         if outcome.written_at > Revision::default() {
             hub.caught_up(outcome.written_at).await;
         }
@@ -105,9 +106,12 @@ impl Runner {
                 None => drop(failures.remove(key)),
             }
         }
-        self.inbox.with(|queue| match outcome.is_failed {
-            true => queue.failed(key, Instant::now()),
-            false => queue.done(key, plan.again, Instant::now()),
+        self.inbox.with(|queue| {
+            if outcome.is_failed {
+                queue.failed(key, Instant::now());
+            } else {
+                queue.done(key, again, Instant::now());
+            }
         });
         self.inbox.bell.notify_one();
     }
@@ -133,45 +137,45 @@ impl Runner {
             .ok()
     }
 
-    async fn carry_out(&self, plan: &Plan, hub: &Hub) -> Outcome {
+    async fn carry_out(&self, plan: Plan, hub: &Hub) -> Outcome {
         let mut outcome = Outcome::default();
-        for stage in &plan.stages {
+        let is_nothing = plan.is_nothing();
+        for stage in plan.stages {
             self.carry_out_stage(stage, &mut outcome).await;
             if outcome.is_failed {
                 break;
             }
         }
-        if !plan.is_nothing() {
+        if !is_nothing {
             // Deletes answer no revision, so wait for whatever the store shows now: it includes our writes.
             outcome.written_at = outcome.written_at.max(hub.store().snapshot().revision());
         }
         outcome
     }
 
-    async fn carry_out_stage(&self, stage: &Stage, outcome: &mut Outcome) {
-        let mut rest = &stage.writes[..];
-        let mut batch = if stage.slow_start { 1 } else { rest.len() };
+    async fn carry_out_stage(&self, stage: Stage, outcome: &mut Outcome) {
+        let mut batch = if stage.slow_start { 1 } else { stage.writes.len() };
+        let mut rest = stage.writes;
         while !rest.is_empty() && !outcome.is_failed {
-            let (now, later) = rest.split_at(batch.min(rest.len()));
-            self.write_all(now, outcome).await;
-            rest = later;
+            let later = rest.split_off(batch.min(rest.len()));
+            self.write_all(std::mem::replace(&mut rest, later), outcome).await;
             batch = batch.saturating_mul(2);
         }
     }
 
     /// Carries out `writes` concurrently, each on a task of its own so that all cores serialize and validate.
-    async fn write_all(&self, writes: &[Write], outcome: &mut Outcome) {
-        if let [one] = writes {
-            let result = send(&self.client, &one.action).await;
-            return self.account(one, result, outcome);
+    async fn write_all(&self, mut writes: Vec<Write>, outcome: &mut Outcome) {
+        if let [write] = &writes[..] {
+            let result = send(&self.client, &write.action).await;
+            return self.account(write, result, outcome);
         }
-        let mut waiting = writes.iter();
+        writes.reverse(); // Taken from the end, in order.
         let mut jobs = JoinSet::new();
         loop {
             while jobs.len() < self.settings.writes_at_once
-                && let Some(write) = waiting.next()
+                && let Some(write) = writes.pop()
             {
-                let (client, write) = (self.client.clone(), write.clone());
+                let client = self.client.clone();
                 jobs.spawn(async move {
                     let result = send(&client, &write.action).await;
                     (write, result)
@@ -224,7 +228,7 @@ impl Runner {
                 tracing::debug!(controller, %error, "a write came too late");
             }
             _ => {
-                tracing::warn!(controller, target = target_of(action), %error, "a write failed; it will be repeated")
+                tracing::warn!(controller, object = target_of(action), %error, "a write failed; it will be repeated");
             }
         }
     }

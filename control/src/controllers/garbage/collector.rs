@@ -218,7 +218,9 @@ fn set_owners(entry: &Entry, owners: &[OwnerReference]) -> Write {
 /// The same owners, none of which has to wait for this object any longer.
 fn unblock(entry: &Entry) -> Write {
     let mut owners = entry.meta.owner_references.clone();
-    owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+    for owner in &mut owners {
+        owner.block_owner_deletion = Some(false);
+    }
     set_owners(entry, &owners)
 }
 

@@ -51,9 +51,8 @@ fn collect(world: &mut World) {
     let collector = collector();
     for _ in 0..20 {
         let keys = world.cache.keys().cloned().collect::<Vec<_>>();
-        let is_busy =
-            keys.iter().fold(false, |is_busy, key| !world.look(&collector, key).is_nothing() || is_busy);
-        if !is_busy {
+        let writes = keys.iter().map(|key| world.look(&collector, key).writes().count()).sum::<usize>();
+        if writes == 0 {
             return;
         }
     }

@@ -54,8 +54,7 @@ impl Controller for NodeIpam {
         if waiting.peek().is_none() {
             return plan;
         }
-        let taken =
-            nodes.iter().flat_map(|node| pod_cidrs(node)).filter_map(|cidr| parse(cidr)).collect::<Vec<_>>();
+        let taken = nodes.iter().flat_map(|node| pod_cidrs(node)).filter_map(parse).collect::<Vec<_>>();
         let mut free = self.free(&taken);
         plan.then(waiting.map(|node| match free.next() {
             Some(cidr) => assign(node, &cidr),

@@ -29,7 +29,7 @@ const PRESSURES: [(&str, &str); 4] = [
 const MONITOR_PERIOD: Duration = Duration::from_secs(5);
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 /// How long a new node may take to say its first word.
-const STARTUP_GRACE: Duration = Duration::from_secs(60);
+const STARTUP_GRACE: Duration = Duration::from_mins(1);
 
 /// Tells living nodes from silent ones. A Lease that is renewed is no reason to look: it only moves a deadline,
 /// which the look that waits for the deadline sees.

@@ -75,7 +75,7 @@ impl Controller for PodGc {
                 let deadline = missing_since + QUARANTINE;
                 if deadline > view.now {
                     plan.look_again(until(deadline, view.now));
-                } else if !(is_deleting(&*pod) && !has_grace(&pod)) {
+                } else if !is_deleting(&*pod) || has_grace(&pod) {
                     let reason =
                         disruption(&pod, "DeletionByPodGC", "PodGC: node no longer exists", view.now);
                     remove(&pod, Some(reason), &mut plan);

@@ -191,7 +191,7 @@ fn pods_of_a_silent_node_stop_being_ready_and_are_evicted_when_they_tolerate_it_
             .contains(&("TaintManagerEviction".into(), "Marking for deletion Pod default/strict".into()))
     );
     let plan = world.plan(&TaintEviction, &key_of::<Pod>("default", "patient"));
-    assert_eq!((plan.is_nothing(), plan.again), (true, Some(Duration::from_secs(300))));
+    assert_eq!((plan.is_nothing(), plan.again), (true, Some(Duration::from_mins(5))));
     world.advance(301);
     world.look(&TaintEviction, &key_of::<Pod>("default", "patient"));
     world.look(&TaintEviction, &key_of::<Pod>("default", "endless"));

@@ -70,7 +70,7 @@ fn ended_and_ending_pods_are_replaced_at_once() {
     world.settle(&CONTROLLER, &key());
     let pods = world.list::<Pod>();
     world.report::<Pod>("default", pods[0].name(), |pod| {
-        pod.status.get_or_insert_default().phase = Some("Failed".into())
+        pod.status.get_or_insert_default().phase = Some("Failed".into());
     });
     world.delete(&key_of::<Pod>("default", pods[1].name()), &Default::default());
     world.settle(&CONTROLLER, &key());

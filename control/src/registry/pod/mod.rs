@@ -75,11 +75,6 @@ impl Kind for Pods {
 
     fn prepare_update(&self, new: &mut Pod, old: &Pod, _context: &Context<'_>) {
         new.status.clone_from(&old.status);
-        // A client that does not know this field, or leaves a negative value, keeps what is stored.
-        if let (Some(new), Some(old)) = (&mut new.spec, &old.spec) {
-            keep_if_unset(&mut new.service_account_name, old.service_account_name.as_ref());
-            keep_if_unset(&mut new.service_account, old.service_account.as_ref());
-        }
     }
 
     fn prepare_status_update(&self, new: &mut Pod, old: &Pod, _context: &Context<'_>) {
@@ -108,6 +103,10 @@ impl Kind for Pods {
 
     fn validate_status_update(&self, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
         status::validate(new, old, errors);
+    }
+
+    fn is_spec_changed(&self, new: &Pod, old: &Pod) -> bool {
+        new.spec != old.spec
     }
 
     fn warnings(&self, pod: &Pod) -> Vec<String> {
@@ -189,12 +188,6 @@ fn validate_create(pod: &Pod, errors: &mut FieldErrors) {
         errors.forbidden(&path.child("nodeName"), detail);
     }
     podspec::match_profiles(&pod.metadata, spec, &path, errors);
-}
-
-fn keep_if_unset(new: &mut Option<String>, old: Option<&String>) {
-    if new.or_empty().is_empty() {
-        *new = old.cloned();
-    }
 }
 
 fn gated_condition(now: Timestamp) -> PodCondition {

@@ -117,7 +117,7 @@ fn everything_else_is_frozen() {
     );
     check_update(
         |pod| {
-            pod["spec"]["containers"] = json!([{"name": "a", "image": "i:1"}, {"name": "c", "image": "i:1"}])
+            pod["spec"]["containers"] = json!([{"name": "a", "image": "i:1"}, {"name": "c", "image": "i:1"}]);
         },
         &["spec.containers: Forbidden: pod updates may not add or remove containers"],
     );

@@ -71,6 +71,25 @@ fn message_name(api_version: &str, kind: &str) -> String {
     }
 }
 
+/// The Go type that holds the field at `path` (names of fields, without indices) in objects of a kind: error
+/// messages name it. `None` for kinds that are not in the table.
+pub fn go_type(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
+    let (mut name, mut message) = types().get_key_value(message_name(api_version, kind).as_str())?;
+    for step in path.split_last().map_or(&[][..], |(_, parents)| parents) {
+        let inlined = message.values().filter_map(|field| match (field.name, field.kind) {
+            (None, Kind::Message(inner)) => types().get(inner),
+            _ => None,
+        });
+        let fields = inlined.flat_map(HashMap::values).chain(message.values());
+        match fields.filter(|field| field.name == Some(step)).map(|field| field.kind).next() {
+            Some(Kind::Message(inner)) => (name, message) = types().get_key_value(inner)?,
+            // A key of a map, or something that is simpler in JSON: its holder is the last type.
+            _ => break,
+        }
+    }
+    name.rsplit('.').next()
+}
+
 /// A message's fields by number.
 type Message = HashMap<u32, Field>;
 
@@ -393,6 +412,15 @@ mod tests {
         assert_eq!(to_json(&body).expect("a pod")["spec"]["containers"], expected);
         let secret = envelope("v1", "Secret", &field(2, &[field(1, b"key"), field(2, &[0xff, 0])].concat()));
         assert_eq!(to_json(&secret).expect("a secret")["data"], json!({ "key": "/wA=" }));
+    }
+
+    #[test]
+    fn the_type_that_holds_a_field_is_known() {
+        let holder = |path: &[&str]| go_type("apps/v1", "Deployment", path);
+        assert_eq!(holder(&["spec", "replicas"]), Some("DeploymentSpec"));
+        assert_eq!(holder(&["spec", "template", "spec", "containers", "image"]), Some("Container"));
+        assert_eq!(holder(&["metadata", "labels", "app"]), Some("ObjectMeta"));
+        assert_eq!(go_type("example.com/v1", "Shop", &["spec"]), None);
     }
 
     #[test]

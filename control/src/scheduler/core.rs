@@ -89,6 +89,9 @@ impl Core {
             self.take_bound(pod, &key, node);
         } else if is_ours(pod) {
             if self.queue.get(&key).is_none() {
+                if self.cache.pod(&key).is_some_and(|known| known.uid() == pod_uid(pod)) {
+                    return; // News from before the bind, of which we know already.
+                }
                 self.vacate(&key); // Another pod of this name was here before.
             }
             self.queue.put(Arc::new(PodInfo::new(pod.clone())), &*self.profile.queue_sort, now);

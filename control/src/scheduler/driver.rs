@@ -2,11 +2,11 @@
 //!
 //! The loop never waits for a write. Binds run beside it, a bounded number at a time, and report back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::{
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BindFailure, Cluster, PodInfo,
     core::{BindResult, Core, Decision},
-    key_of,
     plugins::default_profile,
     report::{Report, Reporter},
 };
@@ -28,18 +27,16 @@ const RETRY_OLD_EVERY: Duration = Duration::from_secs(30);
 /// How long the end waits for binds and reports under way.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What came of a bind.
-struct Bound {
-    pod: Arc<PodInfo>,
-    node: Arc<str>,
-    result: Result<(), BindFailure>,
-}
+/// What came of the task of a bind.
+type Joined = Result<(task::Id, Result<(), BindFailure>), JoinError>;
 
 struct Driver<C> {
     cluster: Arc<C>,
     core: Core,
     started: Instant,
-    binds: JoinSet<Bound>,
+    binds: JoinSet<Result<(), BindFailure>>,
+    /// What each bind under way is about.
+    binding: HashMap<task::Id, (Arc<PodInfo>, Arc<str>)>,
     reporter: Reporter,
 }
 
@@ -47,7 +44,14 @@ struct Driver<C> {
 pub(super) async fn run<C: Cluster>(cluster: Arc<C>, seed: u64, shutdown: CancellationToken) {
     let (reporter, reports) = Reporter::spawn(cluster.clone());
     let core = Core::new(default_profile(), seed);
-    let mut driver = Driver { cluster, core, started: Instant::now(), binds: JoinSet::new(), reporter };
+    let mut driver = Driver {
+        cluster,
+        core,
+        started: Instant::now(),
+        binds: JoinSet::new(),
+        binding: HashMap::new(),
+        reporter,
+    };
     while !shutdown.is_cancelled() {
         if let Err(Lagged) = driver.follow(&shutdown).await {
             tracing::warn!("the scheduler fell behind the watch history and lists again");
@@ -99,7 +103,7 @@ impl<C: Cluster> Driver<C> {
                     let event = event?;
                     self.pod_event(&event);
                 }
-                Some(bound) = self.binds.join_next() => self.bound(bound),
+                Some(joined) = self.binds.join_next_with_id() => self.bound(joined),
                 () = backoff_ends => (),
                 _ = old.tick() => self.core.retry_old(self.now()),
             }
@@ -115,8 +119,8 @@ impl<C: Cluster> Driver<C> {
         while let Some(event) = pods.try_next()? {
             self.pod_event(&event);
         }
-        while let Some(bound) = self.binds.try_join_next() {
-            self.bound(bound);
+        while let Some(joined) = self.binds.try_join_next_with_id() {
+            self.bound(joined);
         }
         Ok(())
     }
@@ -140,18 +144,15 @@ impl<C: Cluster> Driver<C> {
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: Arc<str>) {
         let cluster = self.cluster.clone();
-        self.binds.spawn(async move {
-            let result = cluster.bind(&pod, &node).await;
-            Bound { pod, node, result }
-        });
+        let about = (pod.clone(), node.clone());
+        let task = self.binds.spawn(async move { cluster.bind(&pod, &node).await });
+        self.binding.insert(task.id(), about);
     }
 
-    fn bound(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
-        let Bound { pod, node, result } = match bound {
-            Ok(bound) => bound,
-            // Only a panic ends here; the pod stays in flight until the next list.
-            Err(error) => return tracing::error!(%error, "a bind ended abnormally"),
-        };
+    fn bound(&mut self, joined: Joined) {
+        let (id, result) =
+            joined.unwrap_or_else(|panic| (panic.id(), Err(BindFailure::Unknown(panic.to_string()))));
+        let Some((pod, node)) = self.binding.remove(&id) else { return };
         let outcome = match &result {
             Ok(()) => BindResult::Done,
             Err(BindFailure::Unknown(_)) => BindResult::Unknown,
@@ -173,19 +174,25 @@ impl<C: Cluster> Driver<C> {
     }
 
     fn node_event(&mut self, event: &Event) {
-        match (event.kind, event.entry.typed::<Node>()) {
-            (EventKind::Deleted, _) => self.core.node_removed(&event.entry.meta.name),
-            (_, Ok(node)) => self.core.node_added_or_changed(node),
-            (_, Err(error)) => tracing::warn!(node = event.entry.meta.name, %error, "a node does not decode"),
+        let name = &event.entry.meta.name;
+        if event.kind == EventKind::Deleted {
+            return self.core.node_removed(name);
+        }
+        match event.entry.typed::<Node>() {
+            Ok(node) => self.core.node_added_or_changed(node),
+            Err(error) => tracing::warn!(node = name, %error, "a node does not decode"),
         }
     }
 
     fn pod_event(&mut self, event: &Event) {
-        match (event.kind, event.entry.typed::<Pod>()) {
-            (EventKind::Deleted, Ok(pod)) => self.core.pod_removed(&key_of(&pod)),
-            (_, Ok(pod)) => self.core.pod_added_or_changed(&pod, self.now()),
-            (_, Err(error)) => {
-                tracing::warn!(pod = event.entry.key.as_str(), %error, "a pod does not decode")
+        let meta = &event.entry.meta;
+        if event.kind == EventKind::Deleted {
+            return self.core.pod_removed(&format!("{}/{}", meta.namespace, meta.name));
+        }
+        match event.entry.typed::<Pod>() {
+            Ok(pod) => self.core.pod_added_or_changed(&pod, self.now()),
+            Err(error) => {
+                tracing::warn!(pod = event.entry.key.as_str(), %error, "a pod does not decode");
             }
         }
     }

@@ -21,7 +21,7 @@ pub type Moment = Duration;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Unschedulable pods are tried again after this time even if nothing seems to have changed.
-const RETRY_UNSCHEDULABLE: Duration = Duration::from_secs(300);
+const RETRY_UNSCHEDULABLE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -78,10 +78,6 @@ pub struct Queue {
 impl Queue {
     pub fn len(&self) -> usize {
         self.pods.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.pods.is_empty()
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &PodKey> {
@@ -353,6 +349,6 @@ mod tests {
         let value = json!({"metadata": {"name": "a", "namespace": "d", "uid": "2"}, "spec": {"containers": [], "priority": 0}});
         put(&mut queue, Arc::new(PodInfo::new(Arc::new(serde_json::from_value(value).expect("a pod")))));
         assert_eq!(pop(&mut queue, 0), "a");
-        assert!(queue.remove("d/a") && queue.is_empty());
+        assert!(queue.remove("d/a") && queue.len() == 0);
     }
 }

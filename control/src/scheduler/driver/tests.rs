@@ -180,3 +180,40 @@ async fn a_refused_bind_is_tried_again_after_its_backoff() {
     shutdown.cancel();
     task.await.expect("it ends");
 }
+
+#[tokio::test]
+async fn through_the_api_conditions_and_events_are_written() {
+    let client = crate::ApiClient::in_memory();
+    let shutdown = CancellationToken::new();
+    let task = crate::scheduler::spawn(client.acting_as("system:kube-scheduler"), shutdown.clone());
+    let namespace: k8s_openapi::api::core::v1::Namespace = typed(json!({"metadata": {"name": "shop"}}));
+    client.create(&namespace).await.expect("the namespace is created");
+    let account = json!({"metadata": {"name": "default", "namespace": "shop"}});
+    let account: k8s_openapi::api::core::v1::ServiceAccount = typed(account);
+    client.create(&account).await.expect("the account is created");
+    let pod = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    client.create(&typed::<Pod>(pod)).await.expect("the pod is created");
+    let store = client.store().clone();
+    let condition = || {
+        let pod = store.snapshot().list::<Pod>(&Scope::all("pods")).pop().expect("the pod");
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let found = naru_model::condition::find(conditions, "PodScheduled");
+        found.map(|found| (found.status.clone(), found.message.clone().unwrap_or_default()))
+    };
+    let refused = ("False".to_owned(), "no nodes available to schedule pods".to_owned());
+    eventually("it is refused", || condition().as_ref() == Some(&refused)).await;
+    let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "1", "pods": "9"}, "capacity": {"cpu": "1", "pods": "9"}}});
+    client.create(&typed::<k8s_openapi::api::core::v1::Node>(node)).await.expect("the node is created");
+    eventually("it is bound", || condition().is_some_and(|(status, _)| status == "True")).await;
+    let told = |reason: &str| {
+        let events = store.snapshot().list::<Event>(&Scope::all("events"));
+        events.iter().any(|event| event.reason.as_deref() == Some(reason))
+    };
+    eventually("both are told", || told("FailedScheduling") && told("Scheduled")).await;
+    shutdown.cancel();
+    task.await.expect("it ends");
+}
+
+fn typed<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("a valid object")
+}

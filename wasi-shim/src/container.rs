@@ -105,7 +105,8 @@ pub enum ExitReason {
 
 #[derive(Debug, Clone)]
 pub struct ExitStatus {
-    /// 0–255; 128 + signal number where it was ended from outside (143 stop, 137 kill or out of memory), 134 for a trap.
+    /// 0–255; 128 + signal number where it was ended from outside (143 a command that was stopped, 137 killed or out of
+    /// memory), 134 for a trap.
     pub code: i32,
     pub reason: ExitReason,
     /// For a trap: what happened, with the wasm backtrace.

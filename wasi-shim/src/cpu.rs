@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use crate::ticker::{TICK, Ticker};
 
 /// Ticks of the first, free slice. The first of them may be short, as the clock is already running.
-pub const FREE_TICKS: u64 = 3;
+pub const FREE_TICKS: u64 = 2;
 /// Ticks of a slice after it.
 const SLICE_TICKS: u64 = 5;
 /// The period of CPU limits, as the kernel's default.

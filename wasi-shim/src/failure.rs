@@ -49,7 +49,7 @@ fn describe(error: &Error) -> String {
     let cause = error.root_cause().to_string();
     match error.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) if !backtrace.frames().is_empty() => {
-            format!("{cause}\nwasm backtrace:\n{}", backtrace.to_string().trim_end().trim_start_matches('\n'))
+            format!("{cause}\n{}", backtrace.to_string().trim_matches('\n'))
         }
         _ => cause,
     }

@@ -171,7 +171,10 @@ fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
                 let address = match address {
                     None => None,
                     Some(address) => match remote(accessor, address).await {
-                        Ok(remote) => Some(remote.into()),
+                        Ok(remote) => {
+                            accessor.with(|mut guest| bind_source(guest.get(), &socket, remote));
+                            Some(remote.into())
+                        }
                         Err(error) => return Ok((Err(error),)),
                     },
                 };
@@ -188,6 +191,18 @@ fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
         store.data_mut().close_socket();
         Ok(())
     })
+}
+
+/// A datagram comes from the pod's address, as a connection does.
+fn bind_source(guest: &mut Guest, socket: &Resource<UdpSocket>, remote: std::net::SocketAddr) {
+    let source = source_address(&*guest.environment().network, remote);
+    let mut sockets = guest.sockets();
+    if let Some(source) = source
+        && HostUdpSocket::get_local_address(&mut sockets, again(socket)).is_err()
+    {
+        // It never waits; a failure shows when the datagram is sent.
+        let _ = HostUdpSocket::bind(&mut sockets, again(socket), source.into()).now_or_never();
+    }
 }
 
 /// `ip-name-lookup`, by the pod's network.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use naru_wasi_shim::Container;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::common::{Log, Node, Pod, get, within};
 
@@ -65,6 +65,25 @@ async fn an_address_that_was_not_given_is_denied() {
             let (_, answer) = get(&container, &format!("/connect/{address}")).await;
             assert!(names(&answer, "accessdenied"), "{name}: {address}: {answer}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_goes_where_the_network_says_and_comes_from_the_pod() {
+    let node = Node::new();
+    for name in SERVICES {
+        let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut pod = Pod::default();
+        let own = pod.address;
+        pod.routes.insert("127.4.0.10:53".parse().unwrap(), receiver.local_addr().unwrap());
+        let (container, _) = start(&node, name, pod).await;
+        let (_, sent) = get(&container, "/datagram/127.4.0.10:53").await;
+        assert!(sent.starts_with("Ok("), "{name}: {sent}");
+        let mut buffer = [0; 16];
+        let (length, from) = within(receiver.recv_from(&mut buffer)).await.unwrap();
+        assert_eq!((&buffer[..length], from.ip()), (&b"ping"[..], own), "{name}");
+        let (_, denied) = get(&container, "/datagram/127.4.0.11:53").await;
+        assert!(names(&denied, "accessdenied"), "{name}: {denied}");
     }
 }
 

@@ -14,6 +14,8 @@ use wasip2::{
         network::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress},
         tcp::TcpSocket,
         tcp_create_socket::create_tcp_socket,
+        udp::OutgoingDatagram,
+        udp_create_socket::create_udp_socket,
     },
 };
 
@@ -38,6 +40,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
             ("get", authority) => respond(out, &get(authority)),
             ("lookup", name) => respond(out, &format!("{:?}", lookup(name))),
             ("connect", address) => respond(out, &format!("{:?}", connect(address).map(|_| ()))),
+            ("datagram", address) => respond(out, &format!("{:?}", datagram(address))),
             ("bind", address) => respond(out, &format!("{:?}", bind(address))),
             ("sockets", _) => respond(out, &many_sockets()),
             _ => respond(out, "hello"),
@@ -137,6 +140,16 @@ fn connect(address: &str) -> Result<TcpSocket, ErrorCode> {
     socket.subscribe().block();
     socket.finish_connect()?;
     Ok(socket)
+}
+
+fn datagram(address: &str) -> Result<u64, ErrorCode> {
+    let socket = create_udp_socket(IpAddressFamily::Ipv4)?;
+    socket.start_bind(&instance_network(), parse("0.0.0.0:0"))?;
+    socket.finish_bind()?;
+    let (_incoming, outgoing) = socket.stream(None)?;
+    outgoing.subscribe().block();
+    outgoing.check_send()?;
+    outgoing.send(&[OutgoingDatagram { data: b"ping".to_vec(), remote_address: Some(parse(address)) }])
 }
 
 fn bind(address: &str) -> Result<String, ErrorCode> {

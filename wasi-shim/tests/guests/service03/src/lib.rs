@@ -7,7 +7,7 @@ use wasip3::{
     },
     sockets::{
         ip_name_lookup::resolve_addresses,
-        types::{IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket},
+        types::{IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket},
     },
     wit_bindgen, wit_future, wit_stream,
 };
@@ -29,6 +29,7 @@ impl wasip3::exports::http::handler::Guest for Service {
             ("echo", _) => echo(request),
             ("lookup", name) => text(lookup(name).await),
             ("connect", address) => text(connect(address).await),
+            ("datagram", address) => text(datagram(address).await),
             ("bind", address) => text(bind(address)),
             ("get", authority) => text(get(authority).await),
             _ => text("hello".into()),
@@ -76,6 +77,11 @@ fn parse(address: &str) -> IpSocketAddress {
 async fn connect(address: &str) -> String {
     let socket = TcpSocket::create(IpAddressFamily::Ipv4).unwrap();
     format!("{:?}", socket.connect(parse(address)).await)
+}
+
+async fn datagram(address: &str) -> String {
+    let socket = UdpSocket::create(IpAddressFamily::Ipv4).unwrap();
+    format!("{:?}", socket.send(b"ping".to_vec(), Some(parse(address))).await)
 }
 
 fn bind(address: &str) -> String {

@@ -97,7 +97,7 @@ impl Running {
             settings.pod_cidr = Some(range);
             if index == 0 {
                 // People look for node ports on the address that they know.
-                settings.node_addresses.push("127.0.0.1".into());
+                settings.more_node_port_addresses.push("127.0.0.1".into());
             }
             children::wait_for_socket(&node.socket(), &mut self.runtimes[index as usize])
                 .await

@@ -8,6 +8,8 @@ pub struct AgentSettings {
     pub node_name: String,
     /// Reported as `InternalIP`, in this order; node ports are served here.
     pub node_addresses: Vec<String>,
+    /// Where node ports are served, too, without the Node object naming them; best effort.
+    pub more_node_port_addresses: Vec<String>,
     /// Pods' volumes and logs live below.
     pub data_dir: PathBuf,
     /// The runtime's CRI socket. It need not exist yet.
@@ -39,6 +41,7 @@ impl AgentSettings {
             api,
             node_name: node_name.into(),
             node_addresses: vec!["127.0.0.1".into()],
+            more_node_port_addresses: Vec::new(),
             data_dir,
             runtime_socket,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),

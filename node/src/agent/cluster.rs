@@ -91,6 +91,8 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 
 /// A client that multiplexes over HTTP/2 where the server has it: hundreds of status writes share one connection.
 pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
+    // A process may hold several crypto providers; whoever chose first is right.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let build = || -> Result<Client, kube::Error> {
         let tls = config.rustls_client_config()?;
         let connector = hyper_rustls::HttpsConnectorBuilder::new()

@@ -436,7 +436,8 @@ fn terminate(pod: &PodView, observed: &Observed, termination: &Termination, now:
         plan.actions.extend(others.into_iter().map(stop));
     } else if !sidecars.is_empty() {
         let mut last_first = pod.init_containers().iter().rev();
-        let next = last_first.find_map(|container| sidecars.iter().find(|record| record.name == container.name));
+        let next =
+            last_first.find_map(|container| sidecars.iter().find(|record| record.name == container.name));
         plan.actions.extend(next.map(|record| stop(record)));
     } else {
         let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.is_ready);

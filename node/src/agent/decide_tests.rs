@@ -22,7 +22,8 @@ fn pod(spec: Value) -> PodView {
 /// `web+` runs, `web0` and `web1` ended with that code, `web.` was created; all in sandbox `s0`. A `!` in front: in an
 /// earlier sandbox. The restart count follows a slash.
 fn observed(text: &str) -> Observed {
-    let mut sandboxes = vec![Sandbox { id: "s0".into(), attempt: 1, is_ready: true, created_at: 5, ips: vec![] }];
+    let mut sandboxes =
+        vec![Sandbox { id: "s0".into(), attempt: 1, is_ready: true, created_at: 5, ips: vec![] }];
     let mut records = Vec::new();
     for (index, word) in text.split_whitespace().enumerate() {
         if word == "no-sandbox" {
@@ -71,7 +72,9 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
         Action::RemoveContainer { id } => format!("remove {id}"),
         Action::StartContainer(start) => format!("start {}/{}", start.name, start.restart_count),
-        Action::KillContainer(kill) => format!("kill {} in {}: {}", kill.id, kill.grace_seconds, kill.message),
+        Action::KillContainer(kill) => {
+            format!("kill {} in {}: {}", kill.id, kill.grace_seconds, kill.message)
+        }
     };
     let mut words: Vec<_> = plan.actions.iter().map(action).collect();
     words.extend(plan.held.iter().map(|(name, waiting)| format!("hold {name}: {}", waiting.reason)));
@@ -113,7 +116,8 @@ fn the_restart_policy_says_what_follows_an_end() {
 
 #[test]
 fn a_container_s_own_policy_outranks_the_pod_s() {
-    let spec = json!({ "restartPolicy": "Always", "containers": [{ "name": "web", "restartPolicy": "Never" }] });
+    let spec =
+        json!({ "restartPolicy": "Always", "containers": [{ "name": "web", "restartPolicy": "Never" }] });
     check(spec, "web1", &["Finished"]);
 }
 
@@ -187,7 +191,8 @@ fn a_sidecar_lets_the_next_start_once_it_has_started() {
 #[test]
 fn failed_probes_end_a_container() {
     let liveness = json!({ "httpGet": { "port": 80 }, "terminationGracePeriodSeconds": 7 });
-    let spec = json!({ "restartPolicy": "Always", "containers": [{ "name": "web", "livenessProbe": liveness }] });
+    let spec =
+        json!({ "restartPolicy": "Always", "containers": [{ "name": "web", "livenessProbe": liveness }] });
     let dead = ProbeResults { liveness: Some(false), ..Default::default() };
     let memory = Memory { probes: [("web-0".to_owned(), dead)].into(), ..Memory::default() };
     let expected = "kill web-0 in 7: Container web failed liveness probe, will be restarted";

@@ -188,7 +188,9 @@ impl FakeRuntime {
     /// Real time, and never the same twice.
     fn tick(&self) -> i64 {
         let now = Timestamp::now().as_nanosecond() as i64;
-        self.clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1))).unwrap();
+        self.clock
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)))
+            .unwrap();
         self.clock.load(Ordering::Relaxed)
     }
 
@@ -209,7 +211,11 @@ fn not_found(what: &str) -> RuntimeError {
 #[async_trait]
 impl Runtime for FakeRuntime {
     async fn version(&self) -> RuntimeResult<cri::VersionResponse> {
-        Ok(cri::VersionResponse { runtime_name: "naru".into(), runtime_version: "0".into(), ..Default::default() })
+        Ok(cri::VersionResponse {
+            runtime_name: "naru".into(),
+            runtime_version: "0".into(),
+            ..Default::default()
+        })
     }
 
     async fn conditions(&self) -> RuntimeResult<Vec<cri::RuntimeCondition>> {
@@ -225,7 +231,8 @@ impl Runtime for FakeRuntime {
         let mut state = self.state.lock().unwrap();
         state.next += 1;
         let id = format!("s{}", state.next);
-        let network = cri::PodSandboxNetworkStatus { ip: format!("127.5.0.{}", state.next), ..Default::default() };
+        let network =
+            cri::PodSandboxNetworkStatus { ip: format!("127.5.0.{}", state.next), ..Default::default() };
         let status = cri::PodSandboxStatus {
             id: id.clone(),
             metadata: config.metadata,

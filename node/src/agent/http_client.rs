@@ -120,7 +120,7 @@ where
 }
 
 /// Probes don't verify certificates: they ask whether the container serves, not who it is.
-fn trusting_config() -> ClientConfig {
+pub fn trusting_config() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -130,7 +130,9 @@ async fn pull_secrets_open_the_registry_they_name() {
 #[test]
 fn image_names_are_checked() {
     let digest = format!("hello@sha256:{}", "a".repeat(64));
-    for valid in ["hello", "hello:v1", "example.com:5000/a/b:1.0", "localhost/x", "a_b/c-d.e", digest.as_str()] {
+    for valid in
+        ["hello", "hello:v1", "example.com:5000/a/b:1.0", "localhost/x", "a_b/c-d.e", digest.as_str()]
+    {
         assert_eq!(invalid_name(valid), None, "{valid}");
     }
     for invalid in ["", "Hello", "a//b", "-x", "x:", "x y", "x@sha256:12", "x:t:t"] {
@@ -140,7 +142,9 @@ fn image_names_are_checked() {
 
 #[test]
 fn durations_read_as_go_s() {
-    for (millis, expected) in [(7, "7ms"), (1000, "1s"), (1234, "1.234s"), (1500, "1.5s"), (123_456, "2m3.456s")] {
+    for (millis, expected) in
+        [(7, "7ms"), (1000, "1s"), (1234, "1.234s"), (1500, "1.5s"), (123_456, "2m3.456s")]
+    {
         assert_eq!(go_millis(Duration::from_millis(millis)), expected);
     }
 }

@@ -45,6 +45,8 @@ pub struct Inbox {
 struct State {
     news: News,
     is_woken: bool,
+    /// Among the news is some that ends what the worker is doing.
+    is_interrupting: bool,
     /// The grace period of the termination that runs, if one does: a shorter one interrupts it.
     grace_seconds: Option<i64>,
 }
@@ -99,6 +101,7 @@ impl Inbox {
         let mut state = self.news.lock().expect("no one panics holding it");
         let interrupts = change(&mut state);
         state.is_woken = true;
+        state.is_interrupting |= interrupts;
         drop(state);
         self.wake.notify_one();
         if interrupts {
@@ -108,7 +111,7 @@ impl Inbox {
 
     pub fn take(&self) -> News {
         let mut state = self.news.lock().expect("no one panics holding it");
-        state.is_woken = false;
+        (state.is_woken, state.is_interrupting) = (false, false);
         std::mem::take(&mut state.news)
     }
 
@@ -132,7 +135,9 @@ impl Inbox {
 
     /// Returns when what the worker is doing should be dropped: the pod is to end, or to end sooner.
     pub async fn interrupted(&self) {
-        self.interrupt.notified().await;
+        while !self.news.lock().expect("no one panics holding it").is_interrupting {
+            self.interrupt.notified().await;
+        }
     }
 
     pub fn set_report(&self, report: Report) {
@@ -141,5 +146,55 @@ impl Inbox {
 
     pub fn report(&self) -> Option<Arc<Report>> {
         self.report.read().expect("no one panics holding it").clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn deleted(grace_seconds: i64) -> PodView {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "deletionTimestamp": "2026-11-21T10:00:00Z", "deletionGracePeriodSeconds": grace_seconds },
+            "spec": { "containers": [] }
+        }))
+        .unwrap();
+        PodView::new(Arc::new(pod)).unwrap()
+    }
+
+    async fn is_interrupted(inbox: &Inbox) -> bool {
+        tokio::time::timeout(Duration::from_millis(20), inbox.interrupted()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn only_news_that_was_not_taken_yet_interrupts() {
+        let inbox = Inbox::default();
+        inbox.push_dirty(1);
+        assert!(!is_interrupted(&inbox).await);
+        inbox.push_pod(deleted(30));
+        assert!(is_interrupted(&inbox).await);
+        inbox.push_pod(deleted(30));
+        drop(inbox.take());
+        assert!(!is_interrupted(&inbox).await);
+        inbox.set_grace(Some(30));
+        inbox.push_pod(deleted(30));
+        assert!(!is_interrupted(&inbox).await);
+        inbox.push_pod(deleted(5));
+        assert!(is_interrupted(&inbox).await);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_news_or_in_time() {
+        let inbox = Inbox::default();
+        inbox.nudge();
+        inbox.wait(None).await;
+        drop(inbox.take());
+        inbox.wait(Some(SignedDuration::from_millis(5))).await;
+        assert!(tokio::time::timeout(Duration::from_millis(20), inbox.wait(None)).await.is_err());
     }
 }

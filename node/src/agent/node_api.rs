@@ -365,21 +365,5 @@ struct Sample {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn certificate(organization: &str) -> CertificateDer<'static> {
-        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "someone");
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
-        let key = rcgen::KeyPair::generate().unwrap();
-        params.self_signed(&key).unwrap().der().clone()
-    }
-
-    #[test]
-    fn only_masters_see_more_than_health() {
-        assert_eq!(client_of(None), Client::Anonymous);
-        assert_eq!(client_of(Some(&[certificate("system:nodes")])), Client::Known);
-        assert_eq!(client_of(Some(&[certificate("system:masters")])), Client::Master);
-    }
-}
+#[path = "node_api_tests.rs"]
+mod tests;

@@ -82,7 +82,7 @@ impl Workers {
         self.by_uid.read().expect("no one panics holding it").keys().cloned().collect()
     }
 
-    fn insert(&self, pod: PodIdentity, inbox: Arc<Inbox>) {
+    pub fn insert(&self, pod: PodIdentity, inbox: Arc<Inbox>) {
         self.by_uid.write().expect("no one panics holding it").insert(pod.uid.clone(), (pod, inbox));
     }
 

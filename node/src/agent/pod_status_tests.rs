@@ -148,7 +148,8 @@ fn phases_follow_kubernetes() {
         ("Never", vec![0, 0], "Succeeded"),
         ("OnFailure", vec![0, 1], "Running"),
     ] {
-        let containers: Vec<_> = (0..ends.len()).map(|index| json!({ "name": format!("c{index}") })).collect();
+        let containers: Vec<_> =
+            (0..ends.len()).map(|index| json!({ "name": format!("c{index}") })).collect();
         let mut world = world(json!({ "restartPolicy": policy, "containers": containers }));
         for (index, end) in ends.iter().enumerate() {
             world = world.ended(&format!("c{index}"), *end);
@@ -267,7 +268,8 @@ fn init_containers_come_first() {
 
 #[test]
 fn a_sidecar_counts_for_readiness_and_keeps_a_finished_pod_running() {
-    let spec = json!({ "restartPolicy": "Never", "initContainers": [{ "name": "s", "restartPolicy": "Always" }] });
+    let spec =
+        json!({ "restartPolicy": "Never", "initContainers": [{ "name": "s", "restartPolicy": "Always" }] });
     let both = world(spec.clone()).running("s").running("web");
     assert_eq!(both.condition("Ready"), "True");
     assert_eq!(world(spec.clone()).running("s").ended("web", 0).phase(), "Running");

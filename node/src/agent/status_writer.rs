@@ -24,7 +24,7 @@ use super::{
 };
 
 const IN_FLIGHT: usize = 16;
-const HOLD_BACK: Duration = Duration::from_millis(800);
+const HOLD_BACK: Duration = Duration::from_millis(1500);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes statuses from the workers.

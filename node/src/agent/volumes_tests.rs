@@ -103,7 +103,8 @@ fn sub_paths_stay_inside_their_volume() {
     let volume = directory.path().join("v");
     fs::create_dir(&volume).unwrap();
     std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
-    let mount = |path: &str| VolumeMount { name: "v".into(), sub_path: Some(path.into()), ..Default::default() };
+    let mount =
+        |path: &str| VolumeMount { name: "v".into(), sub_path: Some(path.into()), ..Default::default() };
     let environment = Environment::default();
     assert_eq!(
         sub_path(&volume, &mount("a/b"), &environment).unwrap(),

@@ -109,6 +109,9 @@ impl Worker {
         if self.is_stale && self.look().await.is_ok() {
             self.adopt();
         }
+        if self.reported.as_ref().is_some_and(is_final) {
+            self.begin_termination(Cause::Finished, Timestamp::now());
+        }
         loop {
             self.take_news();
             self.refresh_volumes().await;
@@ -128,8 +131,7 @@ impl Worker {
             self.note_held(&plan, now);
             self.update_probes();
             let status = self.status(plan.is_terminated, now);
-            let is_final = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-            if is_final && self.memory.termination.is_none() {
+            if is_final(&status) && self.memory.termination.is_none() {
                 self.begin_termination(Cause::Finished, now);
                 continue;
             }
@@ -155,9 +157,12 @@ impl Worker {
         if let Some(pod) = pod {
             refresh |= pod.pod().metadata.labels != self.pod.pod().metadata.labels
                 || pod.pod().metadata.annotations != self.pod.pod().metadata.annotations;
+            let is_changed = pod.spec() != self.pod.spec();
             self.pod = pod;
-            // A changed pod may have been mended: what failed is worth another try now.
-            self.holds.retain(|key, _| !key.is_empty() && self.pod.container(key).is_none());
+            if is_changed {
+                // It may have been mended: what failed is worth another try now.
+                self.holds.clear();
+            }
         }
         self.is_gone |= is_gone;
         self.is_stale |= dirty_at.is_some_and(|at| at == 0 || at > self.observed.timestamp);
@@ -747,6 +752,11 @@ impl Worker {
             self.probers.insert(key, AbortOnDropHandle::new(tokio::spawn(prober.run(report))));
         }
     }
+}
+
+/// Nothing of such a pod will ever run again.
+fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// What is held back when an action fails: the container, the sandbox to make, or the thing with that id.

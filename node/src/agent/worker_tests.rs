@@ -77,7 +77,9 @@ impl World {
     }
 
     async fn until_status(&self, pointer: &str, expected: &str) {
-        let has = |world: &Self| world.cluster.last_status().pointer(pointer).and_then(Value::as_str) == Some(expected);
+        let has = |world: &Self| {
+            world.cluster.last_status().pointer(pointer).and_then(Value::as_str) == Some(expected)
+        };
         self.until(&format!("{pointer} {expected}"), has).await;
     }
 
@@ -166,10 +168,13 @@ async fn init_containers_run_before_the_others() {
 
 #[tokio::test]
 async fn a_missing_config_map_holds_the_container_until_it_comes() {
-    let env = json!([{ "name": "X", "valueFrom": { "configMapKeyRef": { "name": "settings", "key": "x" } } }]);
+    let env =
+        json!([{ "name": "X", "valueFrom": { "configMapKeyRef": { "name": "settings", "key": "x" } } }]);
     let world = world(json!({ "containers": [{ "name": "web", "image": "x", "env": env }] })).start();
     world.until_status("/containerStatuses/0/state/waiting/reason", "CreateContainerConfigError").await;
-    world.until_status("/containerStatuses/0/state/waiting/message", "configmap \"settings\" not found").await;
+    world
+        .until_status("/containerStatuses/0/state/waiting/message", "configmap \"settings\" not found")
+        .await;
     world.until_told("Failed: Error: configmap \"settings\" not found").await;
     world.cluster.add_config_map("ns", "settings", &[("x", "1")]);
     world.until_status("/phase", "Running").await;
@@ -196,13 +201,17 @@ async fn a_container_that_cannot_start_says_why_and_backs_off() {
     let world = world.start();
     world.until_told("Failed: Error: the component imports a:b/c, which this runtime does not provide").await;
     world.until_status("/containerStatuses/0/state/waiting/reason", "CrashLoopBackOff").await;
-    assert_eq!(world.cluster.last_status()["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 128);
+    assert_eq!(
+        world.cluster.last_status()["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
+        128
+    );
 }
 
 #[tokio::test]
 async fn deletion_interrupts_a_pull_that_does_not_end() {
     let hook = json!({ "postStart": { "sleep": { "seconds": 3600 } } });
-    let mut world = world(json!({ "containers": [{ "name": "web", "image": "x", "lifecycle": hook }] })).start();
+    let mut world =
+        world(json!({ "containers": [{ "name": "web", "image": "x", "lifecycle": hook }] })).start();
     world.until("the start", |world| world.runtime.running("web").is_some()).await;
     world.delete(1);
     world.until("the deletion", |world| world.cluster.deleted.lock().unwrap().len() == 1).await;
@@ -211,7 +220,8 @@ async fn deletion_interrupts_a_pull_that_does_not_end() {
 #[tokio::test]
 async fn a_pre_stop_hook_runs_once_and_within_the_grace_period() {
     let hook = json!({ "preStop": { "sleep": { "seconds": 1 } } });
-    let mut world = world(json!({ "containers": [{ "name": "web", "image": "x", "lifecycle": hook }] })).start();
+    let mut world =
+        world(json!({ "containers": [{ "name": "web", "image": "x", "lifecycle": hook }] })).start();
     world.until_status("/phase", "Running").await;
     let since = Instant::now();
     world.delete(30);
@@ -225,19 +235,23 @@ async fn readiness_follows_a_real_server() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let probe = json!({ "tcpSocket": { "host": "127.0.0.1", "port": port }, "periodSeconds": 1, "failureThreshold": 1 });
-    let world = world(json!({ "containers": [{ "name": "web", "image": "x", "readinessProbe": probe }] })).start();
+    let world =
+        world(json!({ "containers": [{ "name": "web", "image": "x", "readinessProbe": probe }] })).start();
     let ready = |world: &World| world.cluster.last_status()["containerStatuses"][0]["ready"] == json!(true);
     world.until("readiness", ready).await;
     drop(listener);
     world.until("unreadiness", |world| !ready(world)).await;
-    let refused = format!("Unhealthy: Readiness probe failed: dial tcp 127.0.0.1:{port}: connect: connection refused");
+    let refused =
+        format!("Unhealthy: Readiness probe failed: dial tcp 127.0.0.1:{port}: connect: connection refused");
     world.until_told(&refused).await;
 }
 
 #[tokio::test]
 async fn a_failed_liveness_probe_restarts_the_container() {
-    let probe = json!({ "tcpSocket": { "host": "127.0.0.1", "port": 1 }, "periodSeconds": 1, "failureThreshold": 1 });
-    let world = world(json!({ "containers": [{ "name": "web", "image": "x", "livenessProbe": probe }] })).start();
+    let probe =
+        json!({ "tcpSocket": { "host": "127.0.0.1", "port": 1 }, "periodSeconds": 1, "failureThreshold": 1 });
+    let world =
+        world(json!({ "containers": [{ "name": "web", "image": "x", "livenessProbe": probe }] })).start();
     world.until("the restart", |world| world.runtime.count("start web") == 2).await;
     world.until_told("Killing: Container web failed liveness probe, will be restarted").await;
 }

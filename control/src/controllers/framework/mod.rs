@@ -14,6 +14,8 @@ mod hub;
 mod plan;
 mod queue;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 pub use cache::{Cache, Change, controller_of};
 pub use events::Recorder;

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use crate::store::Key;
 
 const FIRST_DELAY: Duration = Duration::from_millis(5);
+/// The longest delay of a key that changed while a worker failed at it.
+const DIRTY_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(1000);
 
 #[derive(Default)]
@@ -93,9 +95,12 @@ impl Queue {
         state.is_active = false;
         state.not_before = (!self.pace.is_zero()).then(|| now + self.pace);
         if std::mem::take(&mut state.is_dirty) {
-            // A change outruns backoff only for keys that did not fail: else a hot object defeats the backoff.
             if state.failures == 0 {
                 self.add(key.clone(), now);
+            } else {
+                // The change may be the one that was waited for, or only our own write: shorten a long backoff, but
+                // do not let a hot object defeat it.
+                self.delay(key.clone(), now + DIRTY_DELAY);
             }
         }
         if let Some(again) = again {
@@ -195,6 +200,21 @@ mod tests {
         queue.take(now);
         queue.failed(&key("a"), now);
         assert_eq!(queue.next_due(), Some(now + FIRST_DELAY));
+    }
+
+    #[test]
+    fn a_change_during_a_failure_shortens_a_long_backoff_only() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        queue.add(key("a"), now);
+        for _ in 0..20 {
+            queue.take(now);
+            queue.failed(&key("a"), now);
+            now = queue.next_due().unwrap();
+        }
+        queue.take(now);
+        queue.add(key("a"), now);
+        queue.failed(&key("a"), now);
+        assert_eq!(queue.next_due(), Some(now + DIRTY_DELAY));
     }
 
     #[test]

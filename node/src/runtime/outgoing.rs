@@ -11,6 +11,7 @@ use http::{
     HeaderValue, Request, Response, Uri, Version, header,
     uri::{Authority, Scheme},
 };
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -25,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A pooled connection that is not used so long is closed, so that endpoints can end.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IDLE: usize = 32;
+/// So many other endpoints are tried when one refuses.
+const MAX_RETRIES: usize = 4;
 
 /// The pools of connections that all pods of the node share. A connection belongs to an endpoint's address, or for
 /// TLS to a name and an endpoint's address; which one a pod may use is decided before, request by request.
@@ -46,16 +49,42 @@ impl Outgoing {
     ) -> Result<Response<HttpBody>, NetworkError> {
         let is_tls = request.uri().scheme() == Some(&Scheme::HTTPS);
         let authority = authority(&request)?;
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let endpoint = self.endpoint(pod, authority.host(), port).await?;
         if !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             request.headers_mut().insert(header::HOST, host);
         }
-        if is_tls {
-            return self.send_tls(&authority, endpoint, request).await;
+        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let (mut failed, mut refusal) = (Vec::new(), None);
+        loop {
+            let endpoint = match self.endpoint(pod, authority.host(), port, &failed).await {
+                Ok(endpoint) => endpoint,
+                Err(error) => return Err(refusal.unwrap_or(error)),
+            };
+            // A request without a body can be sent again to another endpoint when nobody took it.
+            let again =
+                (request.body().is_end_stream() && failed.len() < MAX_RETRIES).then(|| copy_of(&request));
+            let answer = if is_tls {
+                self.send_tls(&authority, endpoint, request).await
+            } else {
+                self.send_plain(endpoint, request).await
+            };
+            match (answer, again) {
+                (Err(error @ NetworkError::Refused(_)), Some(again)) => {
+                    tracing::debug!(%endpoint, %error, "an endpoint refuses a request");
+                    failed.push(endpoint);
+                    (request, refusal) = (again, Some(error));
+                }
+                (answer, _) => return answer,
+            }
         }
+    }
+
+    async fn send_plain(
+        &self,
+        endpoint: SocketAddr,
+        mut request: Request<HttpBody>,
+    ) -> Result<Response<HttpBody>, NetworkError> {
         if let Some(container) = self.locals.get(endpoint) {
             return container.handle(request).await;
         }
@@ -65,10 +94,17 @@ impl Outgoing {
     }
 
     /// The first address of the name that leads anywhere decides.
-    async fn endpoint(&self, pod: &PodNet, host: &str, port: u16) -> Result<SocketAddr, NetworkError> {
+    async fn endpoint(
+        &self,
+        pod: &PodNet,
+        host: &str,
+        port: u16,
+        failed: &[SocketAddr],
+    ) -> Result<SocketAddr, NetworkError> {
         let mut refusal = None;
         for address in pod.resolve(host).await? {
-            match pod.route(SocketAddr::new(address, port), &[]) {
+            match pod.route(SocketAddr::new(address, port), failed) {
+                Ok(endpoint) if failed.contains(&endpoint) => {}
                 Ok(endpoint) => return Ok(endpoint),
                 Err(error) => _ = refusal.get_or_insert(error),
             }
@@ -99,6 +135,16 @@ impl Outgoing {
         let client: Client<_, HttpBody> = pool().pool_max_idle_per_host(0).build(connector);
         finish(endpoint, client.request(request).await)
     }
+}
+
+/// The same request once more; its body is known to be empty.
+fn copy_of(request: &Request<HttpBody>) -> Request<HttpBody> {
+    let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut copy = Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
 }
 
 fn authority(request: &Request<HttpBody>) -> Result<Authority, NetworkError> {

@@ -43,7 +43,7 @@ pub(super) struct Pods {
     pub images: ImageStore,
     pub network: Network,
     pub events: Events,
-    locals: Arc<Locals>,
+    pub locals: Arc<Locals>,
     outgoing: Arc<Outgoing>,
     /// Guards look-ups and changes of the maps, never held over `.await`.
     tables: Mutex<Tables>,

@@ -228,11 +228,18 @@ pub async fn get(address: &str) -> Result<u16, std::io::Error> {
     Ok(response.status().as_u16())
 }
 
-/// A range of pod addresses that no other test has, also in another process.
+/// A range of pod addresses (a /27) that no other test has, also in another process. It is outside of every
+/// cluster's block, so that tests with whole clusters may run at the same time.
 pub fn range() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let block = 4 * (1 + std::process::id() % 60);
-    format!("127.{}.{}.0/24", block + 1, NEXT.fetch_add(1, Ordering::Relaxed))
+    let number = (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % 4096;
+    format!("127.{}.{}.{}/27", 1 + number / 2048, number / 8 % 256, number % 8 * 32)
+}
+
+/// An address of the range that no pod gets before 29 others: for a service.
+pub fn service_address(range: &str) -> String {
+    let address: std::net::Ipv4Addr = range.split('/').next().unwrap().parse().unwrap();
+    std::net::Ipv4Addr::from(u32::from(address) + 30).to_string()
 }
 
 fn settings(dir: &tempfile::TempDir) -> RuntimeSettings {

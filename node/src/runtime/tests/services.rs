@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     guests,
-    node::{Node, get, range},
+    node::{Node, get, range, service_address},
 };
 use crate::{
     dataplane::{
@@ -48,11 +48,6 @@ fn updates(address: &str, endpoints: &[String]) -> Vec<UpdateRequest> {
         Update::Synced(Synced { id: 1 }),
     ];
     updates.into_iter().map(|update| UpdateRequest { update: Some(update) }).collect()
-}
-
-/// An address beside the pods' range, for a service.
-fn service_address(cidr: &str) -> String {
-    cidr.replace(".0/24", ".250")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,13 +150,20 @@ async fn a_guest_s_request_finds_services_by_name_here_and_elsewhere() {
     assert_eq!(send(&*two.network, "http://localhost:8080/").await.unwrap(), 202);
     assert_eq!(two.network.resolve("back").await.unwrap(), [service.parse::<IpAddr>().unwrap()]);
     // As if it ran on another node: over TCP.
-    pods.network.stop_serving_locally(format!("{}:8080", one.network.address).parse().unwrap());
-    assert_eq!(send(&*two.network, &format!("http://{}:8080/", one.network.address)).await.unwrap(), 201);
+    pods.locals.remove(format!("{}:8080", one.network.address).parse().unwrap());
+    assert_eq!(send(&*two.network, "http://back/").await.unwrap(), 201);
+
+    // An endpoint that refuses is passed over, also before anybody says that it is gone.
+    let gone = service_address(&range());
+    let stream = futures::stream::iter(updates(&service, &[endpoints[0].clone(), gone]).into_iter().map(Ok));
+    let (sender, _answers) = tokio::sync::mpsc::channel(8);
+    pods.network.follow(stream, sender).await;
+    for _ in 0..4 {
+        assert_eq!(send(&*two.network, "http://back/").await.unwrap(), 201);
+    }
 
     let error = send(&*two.network, "http://nothing.shop.svc.cluster.local/").await.unwrap_err();
     assert!(matches!(error, NetworkError::NoSuchName(_)), "{error}");
-    let error = send(&*two.network, "http://back:81/").await.unwrap_err();
-    assert!(matches!(error, NetworkError::Refused(_)), "{error}");
     // The host's own services are not for pods.
     let host = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap();
     let error = send(&*two.network, &format!("http://{host}/")).await.unwrap_err();

@@ -1,8 +1,9 @@
 //! From a request to an answer: finds out what is meant, asks whether it may, and does it.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -127,7 +128,14 @@ pub async fn handle(
     let is_pretty = query.flag("pretty");
     let exchange =
         Exchange { state: &state, user: user.as_deref(), parts: &parts, query, body, label: &mut label };
-    let response = route(exchange).await.unwrap_or_else(|error| failure(&error));
+    // A fault of ours in one request must not take the connection's other requests with it.
+    let answer = AssertUnwindSafe(route(exchange)).catch_unwind().await;
+    let response = match answer {
+        Ok(answer) => answer.unwrap_or_else(|error| failure(&error)),
+        Err(_) => {
+            failure(&ApiError::Internal(format!("a handler of {} {} failed", parts.method, parts.uri.path())))
+        }
+    };
     state.metrics.end(label, response.status().as_u16(), began);
     if is_pretty { prettify(response) } else { response }
 }

@@ -33,7 +33,7 @@ pub fn report(endpoint: &str, checks: &[Check], excluded: &[&str], verbose: bool
     if is_healthy && !verbose {
         return Health { is_healthy, text: "ok".into() };
     }
-    text.push_str(&format!("{endpoint} check {}\n", if is_healthy { "passed" } else { "failed" }));
+    text.extend([endpoint, " check ", if is_healthy { "passed" } else { "failed" }, "\n"]);
     Health { is_healthy, text }
 }
 

@@ -170,7 +170,7 @@ fn container(pod: &str, spec: &PodSpec, asked: &str) -> Result<String, ApiError>
                     containers.join(" ")
                 );
                 if !init.is_empty() {
-                    text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                    text.extend([" or one of the init containers: [", &init.join(" "), "]"]);
                 }
                 Err(ApiError::BadRequest(text))
             }
@@ -206,18 +206,22 @@ fn agent_of(store: &Store, node: &str) -> Result<(IpAddr, u16), ApiError> {
 }
 
 fn log_path(call: &Call<'_>, container: &str, query: &Query<'_>) -> String {
-    let mut path = format!("/containerLogs/{}/{}/{container}", call.namespace, call.name);
-    let mut separator = '?';
-    for name in
-        ["follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "stream"]
-    {
-        if query.has(name) {
-            let value = utf8_percent_encode(query.text(name), NON_ALPHANUMERIC);
-            path.push_str(&format!("{separator}{name}={value}"));
-            separator = '&';
-        }
-    }
-    path
+    let options = [
+        "follow",
+        "previous",
+        "timestamps",
+        "tailLines",
+        "sinceSeconds",
+        "sinceTime",
+        "limitBytes",
+        "stream",
+    ];
+    let options: Vec<String> = options
+        .into_iter()
+        .filter(|name| query.has(name))
+        .map(|name| format!("{name}={}", utf8_percent_encode(query.text(name), NON_ALPHANUMERIC)))
+        .collect();
+    format!("/containerLogs/{}/{}/{container}?{}", call.namespace, call.name, options.join("&"))
 }
 
 /// Takes every certificate; signatures are checked all the same.

@@ -27,11 +27,11 @@ use crate::{
     store::{Entry, Event, EventKind, Lagged, Revision, StoreError, Watch},
 };
 
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// Frames that are ready are joined up to about this much.
 const PIECE_BYTES: usize = 64 << 10;
 /// Watches without a timeout of their own end after this and up to twice as long.
-const LIFETIME: Duration = Duration::from_secs(30 * 60);
+const LIFETIME: Duration = Duration::from_mins(30);
 
 /// Answers a WATCH; the stream ends with the client, its timeout, or `shutdown`.
 pub async fn watch(

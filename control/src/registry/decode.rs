@@ -16,6 +16,9 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// What nests deeper is refused by the decoder, and must not overflow the stack before.
+const MAX_DEPTH: usize = 128;
+
 /// An object and the warnings that came up when it was read.
 pub type Decoded = (Box<dyn AnyObject>, Vec<String>);
 
@@ -228,7 +231,7 @@ impl<'a> Scanner<'a> {
                     }
                     text.push_str(&String::from_utf8_lossy(name));
                 }
-                Step::Index(index) => text.push_str(&format!("[{index}]")),
+                Step::Index(index) => text.extend(["[", &index.to_string(), "]"]),
             }
         }
         text
@@ -243,6 +246,9 @@ impl<'a> Scanner<'a> {
 
     /// Passes one value; `None` once the walk is over.
     fn value(&mut self) -> Option<()> {
+        if self.path.len() > MAX_DEPTH {
+            return None;
+        }
         match self.space()? {
             b'{' => self.object(),
             b'[' => self.array(),
@@ -338,6 +344,12 @@ mod tests {
         let json = br#"{"spec":{"a":1,"list":[{"x":1},{"x":2,"x":3}],"a":2},"spec":null}"#;
         assert_eq!(duplicates(json), ["spec.list[1].x", "spec.a", "spec"]);
         assert!(duplicates(br#"{"a":{"b":"\"a\":1"},"b":{"b":2}}"#).is_empty());
+    }
+
+    #[test]
+    fn a_body_of_brackets_ends_the_walk_not_the_process() {
+        assert!(duplicates(&vec![b'['; 3 << 20]).is_empty());
+        assert!(duplicates("{\"a\":".repeat(1 << 18).as_bytes()).is_empty());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Registry {
         let now = Timestamp::now();
         let finalizers = finalizers_given(options, new.meta());
         new.meta_mut().finalizers = (!finalizers.is_empty()).then_some(finalizers);
-        let grace = grace_period(&*new.meta(), options, || {
+        let grace = grace_period(new.meta(), options, || {
             kind.grace_period_seconds(&*old, options.grace_period_seconds)
         });
         let is_new = new.meta().deletion_timestamp.is_none();

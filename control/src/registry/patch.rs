@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::{Call, Outcome, Part, Registry, Served, decode, path::damaged};
 use crate::{ApiError, client::Patch, store::Entry};
 
+/// All that the `copy` operations of one patch may copy.
+const COPY_LIMIT_BYTES: usize = 30 << 20;
+
 impl Registry {
     /// Applies `patch` to the part of the object; another writer's change in between is patched too, not lost.
     pub async fn patch(&self, call: &Call<'_>, part: Part, patch: &Patch) -> Result<Outcome, ApiError> {
@@ -22,7 +25,10 @@ impl Registry {
 /// Applies `patch` to a document of the OpenAPI type `type_name`.
 pub(super) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Result<(), ApiError> {
     match patch {
-        Patch::Json(patch) => apply_json(document, patch),
+        Patch::Json(patch) => {
+            check_copies(patch, document)?;
+            apply_json(document, patch)
+        }
         Patch::Merge(patch) => {
             check_object(patch)?;
             apply_merge(document, patch);
@@ -42,6 +48,30 @@ pub(super) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Res
     })
 }
 
+/// A few dozen `copy` operations can double an object until no memory is left: what they copy is limited.
+fn check_copies(patch: &Value, document: &Value) -> Result<(), ApiError> {
+    let is_copy = |operation: &Value| operation["op"] == "copy";
+    let Some(operations) = patch.as_array().filter(|operations| operations.iter().any(is_copy)) else {
+        return Ok(());
+    };
+    let mut trial = document.clone();
+    let mut copied = 0;
+    for operation in operations {
+        if is_copy(operation) {
+            let source = operation["from"].as_str().and_then(|from| trial.pointer(from));
+            copied += source.map_or(0, |source| source.to_string().len());
+            if copied > COPY_LIMIT_BYTES {
+                return Err(ApiError::TooLarge { limit: COPY_LIMIT_BYTES });
+            }
+        }
+        if apply_json(&mut trial, &Value::Array(vec![operation.clone()])).is_err() {
+            // The error is told by the application of the whole patch.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 fn check_object(patch: &Value) -> Result<(), ApiError> {
     if patch.is_object() {
         return Ok(());
@@ -57,5 +87,24 @@ impl Served {
             None => value,
             Some(conversion) => (conversion.to_served)(value),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_that_doubles_itself_is_refused() {
+        let mut document = json!({ "data": { "a": "x".repeat(1000) } });
+        let double =
+            |index: usize| json!({ "op": "copy", "from": "/data", "path": format!("/data/{index}") });
+        let bomb = Patch::Json((0..60).map(double).collect());
+        let error = apply(&bomb, "", &mut document.clone()).expect_err("it would not fit");
+        assert_eq!(error.code(), 413);
+        apply(&Patch::Json(json!([double(0)])), "", &mut document).expect("one copy is fine");
+        assert_eq!(document["data"]["0"]["a"], document["data"]["a"]);
     }
 }

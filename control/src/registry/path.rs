@@ -78,7 +78,7 @@ pub struct Outcome {
 
 impl Registry {
     pub fn new(store: Store, kinds: Kinds, settings: ClusterSettings) -> Self {
-        let admission = Admission::default();
+        let admission = Admission;
         Self(Arc::new(Inner { store, kinds, settings, admission, authorizer: Box::new(BuiltIn) }))
     }
 

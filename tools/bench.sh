@@ -13,3 +13,5 @@ export NARU_BIN=$target/release/naru NARU_TOOLS=$tools NARU_SAMPLES=$PWD/build/s
 for bench in startup deployment api http; do
   cargo bench --locked -p naru-tests --bench "$bench"
 done
+# Prints its tables only: what was chosen by them is explained in docs/PERFORMANCE.md, "Raft log".
+cargo bench --locked -p naru-control --bench raft_log

@@ -22,6 +22,9 @@ const OBJECT_BYTES: usize = 1000;
 const WINDOW: Duration = Duration::from_secs(2);
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 
+/// Appends batches of a size below a directory, and answers how many per second.
+type Append = fn(&Path, usize) -> f64;
+
 fn main() {
     // Cargo passes `--bench`; what is not an option is the directory.
     let dir = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).map(PathBuf::from);
@@ -31,7 +34,7 @@ fn main() {
     println!(
         "| durable appends/s, batches of | 1 × 1 kB | 16 × 1 kB | 64 × 1 kB |\n| --- | --- | --- | --- |"
     );
-    let rows: [(&str, fn(&Path, usize) -> f64); 3] = [
+    let rows: [(&str, Append); 3] = [
         ("segments, one frame and one fdatasync", append_to_segments),
         ("redb, one entry per record, one durable commit", |dir, batch| append_to_redb(dir, batch, false)),
         ("redb, one entry per batch, one durable commit", |dir, batch| append_to_redb(dir, batch, true)),

@@ -150,7 +150,9 @@ impl Cache {
         let last = histories.values().map(|history| history.position_after(Revision(u64::MAX))).max();
         state.first_number = last.unwrap_or_default().max(state.first_number) + 1;
         drop(state);
-        histories.values().for_each(|history| history.changed().notify_waiters());
+        for history in histories.values() {
+            history.changed().notify_waiters();
+        }
         self.applied.send_replace(revision);
     }
 
@@ -170,7 +172,9 @@ impl Cache {
         }
         drop(state);
         drop(old);
-        rung.iter().for_each(|changed| changed.notify_waiters());
+        for changed in rung {
+            changed.notify_waiters();
+        }
         self.applied.send_replace(revision);
     }
 

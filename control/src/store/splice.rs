@@ -85,7 +85,9 @@ pub(super) fn remove(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
     let is_first = json[..at].last() == Some(&b'{');
     let has_leading_comma = json[at] == b',';
     let mut end = at + member_len(revision) + usize::from(has_leading_comma);
-    if !has_leading_comma && !(is_first && json[end] == b'}') {
+    // Its own comma comes after it, unless it was alone.
+    let is_alone = is_first && json[end] == b'}';
+    if !has_leading_comma && !is_alone {
         end += 1;
     }
     [&json[..at], &json[end..]].concat()

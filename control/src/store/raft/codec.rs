@@ -87,7 +87,9 @@ pub fn write_command(writer: &mut Writer, command: &Command) {
     writer.u32(command.transactions().len());
     for ops in command.transactions() {
         writer.u32(ops.len());
-        ops.iter().for_each(|op| write_op(writer, op));
+        for op in ops {
+            write_op(writer, op);
+        }
     }
 }
 
@@ -178,7 +180,9 @@ pub fn write_reply(writer: &mut Writer, reply: &Reply) {
             Ok(answers) => {
                 writer.u8(0);
                 writer.u32(answers.len());
-                answers.iter().for_each(|entry| write_optional(writer, entry.as_deref()));
+                for entry in answers {
+                    write_optional(writer, entry.as_deref());
+                }
             }
             Err(refusal) => {
                 writer.u8(1);

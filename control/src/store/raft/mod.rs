@@ -8,10 +8,11 @@
 //! # Why the log is not in redb
 //!
 //! It was measured both ways, batch for batch (`cargo bench -p naru-control --bench raft_log`, figures in
-//! docs/PERFORMANCE.md): appending to a file costs one write and one `fdatasync`. A durable commit of redb costs
-//! several scattered page writes and at least one `fsync` that also has to journal the file's growth. So the log is
-//! append-only [`segments`], where each batch is one frame with its checksum, and redb keeps what it is good at: the
-//! whole state, ordered, updated in place and transactionally.
+//! docs/PERFORMANCE.md). Appending to a file costs one write and one `fdatasync`; a durable commit of redb flushes once,
+//! too, but copies the pages from root to leaf for every batch, and again when the log is purged. On a disk where the
+//! flush dominates they are equal; on a fast one segments append 3 to 30 times as many batches and leave the CPU to
+//! others. So the log is append-only [`segments`], where each batch is one frame with its checksum, and redb keeps what it
+//! is good at: the whole state, ordered, updated in place and transactionally.
 
 mod checkpoint;
 mod codec;
@@ -75,7 +76,7 @@ const MEMBER: u64 = 1;
 /// After this long a write is answered with "outcome unknown".
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Becoming the leader of a cluster of one takes milliseconds; applying a long log again may take longer.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// The log grows by this much between checkpoints: it bounds the time that a restart takes.
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Applied entries that stay in the log for members that lag a little.

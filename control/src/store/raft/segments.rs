@@ -377,8 +377,10 @@ mod tests {
         assert!(fs::metadata(file(&dir)).unwrap().blocks() * 512 < 1 << 20);
     }
 
+    type Scanned = Result<(Vec<Vec<u8>>, usize), (usize, String)>;
+
     /// The payloads that are found in `text`, were it the last file, and where they end.
-    fn scan_text(text: &[u8]) -> Result<(Vec<Vec<u8>>, usize), (usize, String)> {
+    fn scan_text(text: &[u8]) -> Scanned {
         let mut payloads = Vec::new();
         let end = scan(1, text, true, &mut |_, payload| {
             payloads.push(payload.to_vec());

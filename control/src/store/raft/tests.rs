@@ -233,6 +233,19 @@ async fn after_close_writes_are_refused_and_reads_go_on() {
 }
 
 #[tokio::test]
+async fn space_that_the_disk_does_not_have_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("log")).unwrap();
+    let log = Log::open(&dir.path().join("log"), false).unwrap();
+    let before = files(dir.path());
+    let error = log.reserve(1 << 55).await.unwrap_err();
+    assert!(error.to_string().contains("0000000001.log: "), "{error}");
+    assert_eq!(files(dir.path()), before);
+    // And what fits goes on.
+    log.reserve(1000).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_interrupted_first_start_is_taken_up_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("log")).unwrap();
@@ -318,7 +331,7 @@ async fn a_log_that_lost_what_the_state_has_is_refused() {
         let path = newest_log(dir);
         let text = fs::read(&path).unwrap();
         let len = u32::from_le_bytes(text[4..8].try_into().unwrap()) as usize;
-        vec![(path, Some(text[..16 + len + 1].to_vec()))]
+        vec![(path, Some(text[..=16 + len].to_vec()))]
     })
     .await;
 }

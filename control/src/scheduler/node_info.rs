@@ -14,6 +14,9 @@ pub struct NodeInfo {
     pub name: Arc<str>,
     /// Absent while pods name the node but it has not been seen, or is gone already.
     pub node: Option<Arc<Node>>,
+    /// Copies of what every search reads: following `node` there would cost a cache miss each.
+    pub is_unschedulable: bool,
+    pub taints: Vec<Taint>,
     pub allocatable: Amounts,
     pub allowed_pods: i64,
     pub requested: Amounts,
@@ -41,6 +44,9 @@ impl NodeInfo {
         self.allowed_pods =
             quantities.clone().find(|(name, _)| *name == "pods").map_or(0, |(_, quantity)| quantity.value());
         self.allocatable = Amounts::of(quantities);
+        let spec = node.spec.as_ref();
+        self.is_unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        self.taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
         self.node = Some(node);
     }
 
@@ -83,16 +89,6 @@ impl NodeInfo {
 
     pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.node.as_ref()?.metadata.labels.as_ref()
-    }
-
-    pub fn taints(&self) -> &[Taint] {
-        let spec = self.node.as_ref().and_then(|node| node.spec.as_ref());
-        spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
-    }
-
-    pub fn is_unschedulable(&self) -> bool {
-        let spec = self.node.as_ref().and_then(|node| node.spec.as_ref());
-        spec.and_then(|spec| spec.unschedulable).unwrap_or(false)
     }
 }
 

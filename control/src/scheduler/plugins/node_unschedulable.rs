@@ -24,7 +24,7 @@ impl Filter for NodeUnschedulable {
         if tolerates(pod.tolerations(), &cordoned) {
             return None;
         }
-        Some(Box::new(|node| Verdict::fits_if(!node.is_unschedulable(), "node(s) were unschedulable")))
+        Some(Box::new(|node| Verdict::fits_if(!node.is_unschedulable, "node(s) were unschedulable")))
     }
 }
 

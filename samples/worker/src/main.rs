@@ -40,8 +40,11 @@ fn primes_below(limit: u64) -> usize {
             continue;
         }
         count += 1;
-        for multiple in (candidate * candidate..limit).step_by(candidate) {
-            composite[multiple] = true;
+        // Smaller multiples have smaller factors. The square may not fit into a 32-bit usize.
+        if candidate < limit / candidate + 1 {
+            for multiple in (candidate * candidate..limit).step_by(candidate) {
+                composite[multiple] = true;
+            }
         }
     }
     count

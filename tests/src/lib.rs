@@ -10,7 +10,7 @@ mod kubectl;
 pub mod raw_client;
 mod wait;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, Options, signal};
 pub use guest::{sample, write_guest};
 pub use kubectl::{Answer, Kubectl};
 pub use wait::{DEADLINE, eventually, eventually_within};

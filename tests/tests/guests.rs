@@ -42,7 +42,8 @@ async fn a_truncated_file_and_a_missing_import_are_told_in_events() {
     kubectl.apply(&pod("cut", "cut:v1"));
     event_says(&kubectl, "cut", "damaged").await;
 
-    let wanting = br#"(component (import "acme:rockets/launch@1.0.0" (instance (export "fire" (func)))))"#;
+    let wanting = br#"(module (import "acme:rockets/launch@1.0.0" "fire" (func)) (memory (export "memory") 1)
+        (func (export "_start") (call 0)))"#;
     let wasm = wat(wanting);
     cluster.import(&write_guest(cluster.temp_dir(), "rockets.wasm", &wasm), "rockets:v1");
     kubectl.apply(&pod("rockets", "rockets:v1"));

@@ -23,6 +23,7 @@ struct Parts {
 
 impl Parts {
     fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::Builder::new().prefix("naru-parts-").tempdir().unwrap();
         let data = dir.path().join("server");
         let mut server =

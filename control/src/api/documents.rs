@@ -37,7 +37,10 @@ struct Document {
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let bytes = form::to_bytes(value);
+        Self::of_bytes(form::to_bytes(value))
+    }
+
+    fn of_bytes(bytes: Bytes) -> Self {
         let etag = hex::encode_upper(Sha256::digest(&bytes));
         Self { bytes, etag }
     }
@@ -50,12 +53,20 @@ impl Documents {
         name: String,
         make: impl FnOnce() -> Result<Value, ApiError>,
     ) -> Result<Document, ApiError> {
+        self.get_or(name, || Ok(Document::new(&make()?)))
+    }
+
+    fn get_or(
+        &self,
+        name: String,
+        make: impl FnOnce() -> Result<Document, ApiError>,
+    ) -> Result<Document, ApiError> {
         let known = self.lock().get(&name).cloned();
         if let Some(document) = known {
             return Ok(document);
         }
         // Made without the lock: two may do the same work once, which harms nobody.
-        let document = Document::new(&make()?);
+        let document = make()?;
         self.lock().insert(name, document.clone());
         Ok(document)
     }
@@ -96,6 +107,8 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
 }
 
 const JSON: &str = "application/json";
+/// How kubectl asks for the v2 document.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 fn discovery_document(
     state: &State,
@@ -160,6 +173,11 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
     let kinds = state.registry.kinds();
     let documents = &state.documents;
     match path {
+        "/openapi/v2" if accept.split(',').any(|clause| clause.trim() == V2_PROTOBUF) => {
+            let encode = || openapi::protobuf::encode(&openapi::v2_document(kinds.all()));
+            let make = || Ok(Document::of_bytes(encode().into()));
+            Ok((documents.get_or(V2_PROTOBUF.into(), make)?, V2_PROTOBUF.into()))
+        }
         "/openapi/v2" => {
             refuse_protobuf(accept)?;
             Ok((documents.get(path.into(), || Ok(openapi::v2_document(kinds.all())))?, JSON.into()))

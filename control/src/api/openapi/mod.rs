@@ -1,9 +1,10 @@
 //! OpenAPI v2 and v3 documents, made from the schemas of the served types and the merge-key facts of the model.
 //!
 //! `kubectl explain` reads them, `kubectl apply` merges lists by them, and clients are generated from them. They are
-//! made when first asked for, as most clusters' clients never do. Not here: HTTP, caching, and protobuf encodings.
+//! made when first asked for, as most clusters' clients never do. Not here: HTTP and caching.
 
 mod operations;
+pub mod protobuf;
 mod schemas;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -35,7 +35,7 @@ pub(super) struct Container {
     /// Each guards a few lines without `.await`.
     resources: Mutex<Option<LinuxContainerResources>>,
     phase: Mutex<Phase>,
-    ended: Notify,
+    changed: Notify,
 }
 
 pub(super) enum Phase {
@@ -81,7 +81,7 @@ impl Container {
             created_at: now(),
             resources: Mutex::new(config.linux.and_then(|linux| linux.resources)),
             phase: Mutex::new(Phase::Created(prepared)),
-            ended: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
@@ -104,6 +104,7 @@ impl Container {
 
     pub(super) fn runs(&self, running: Running) {
         *self.phase() = Phase::Running { since: now(), running };
+        self.changed.notify_waiters();
     }
 
     pub(super) fn failed_to_start(&self, message: String) {
@@ -133,10 +134,6 @@ impl Container {
         }
     }
 
-    pub(super) fn is_starting(&self) -> bool {
-        matches!(&*self.phase(), Phase::Starting)
-    }
-
     pub(super) fn state(&self) -> ContainerState {
         match &*self.phase() {
             Phase::Created(_) | Phase::Starting => ContainerState::ContainerCreated,
@@ -156,12 +153,23 @@ impl Container {
 
     /// Returns when its end is recorded.
     pub(super) async fn wait_ended(&self) {
+        self.wait_until(|phase| matches!(phase, Phase::Exited(_))).await;
+    }
+
+    /// Returns when it is not just being started.
+    pub(super) async fn wait_started(&self) {
+        self.wait_until(|phase| !matches!(phase, Phase::Starting)).await;
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&Phase) -> bool) {
         loop {
-            let ended = self.ended.notified();
-            if matches!(&*self.phase(), Phase::Exited(_)) {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before the look, so that no change slips between.
+            changed.as_mut().enable();
+            if is_so(&self.phase()) {
                 return;
             }
-            ended.await;
+            changed.await;
         }
     }
 
@@ -175,7 +183,7 @@ impl Container {
 
     fn exited(&self, exited: Exited) {
         *self.phase() = Phase::Exited(exited);
-        self.ended.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use k8s_cri::v1::{
-    self as cri, ContainerConfig, ContainerEventResponse, ContainerEventType, LinuxContainerResources,
-    PodSandboxConfig,
+    self as cri, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerMetadata,
+    LinuxContainerResources, PodSandboxConfig, PodSandboxMetadata,
 };
 use naru_oci_fallback::ImageStore;
 use naru_wasi_shim::Engine;
@@ -79,24 +79,17 @@ impl Pods {
             return Err(PodError::NoHandler(handler));
         }
         let metadata = config.metadata.as_ref().ok_or(PodError::Missing("the sandbox has no metadata"))?;
-        let name = format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt);
         let id = new_id();
-        self.reserve("pod sandbox name", &name, &id)?;
-        let address = match self.sandbox_address(&config) {
-            Ok(address) => address,
-            Err(error) => {
-                self.tables().names.remove(&name);
-                return Err(error);
-            }
-        };
+        let name = self.reserve("pod sandbox name", sandbox_name(metadata), &id)?;
+        let address = self.sandbox_address(&config)?;
         let sandbox = Sandbox::new(id.clone(), config, handler, address, &self.network, &self.outgoing);
         if let Err(message) = sandbox.open_host_ports() {
             sandbox.close_host_ports();
             sandbox.own_address.inspect(|address| self.network.release(*address));
-            self.tables().names.remove(&name);
             return Err(PodError::Start(message));
         }
         self.tables().sandboxes.insert(id.clone(), Arc::new(sandbox));
+        name.keep();
         self.tell(&id, &id, ContainerEventType::ContainerCreatedEvent);
         self.tell(&id, &id, ContainerEventType::ContainerStartedEvent);
         Ok(id)
@@ -106,10 +99,12 @@ impl Pods {
     pub(super) async fn stop_sandbox(&self, id: &str) -> Result<(), PodError> {
         let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
         let was_ready = sandbox.stop();
+        if was_ready {
+            sandbox.close_host_ports();
+        }
         let stops = self.members(&sandbox.id).into_iter().map(|container| end(container, FORCED));
         futures::future::join_all(stops).await;
         if was_ready {
-            sandbox.close_host_ports();
             self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
         }
         Ok(())
@@ -127,11 +122,7 @@ impl Pods {
                 return Ok(()); // Somebody else was faster.
             }
             tables.members.remove(&sandbox.id);
-            let metadata = sandbox.metadata();
-            tables.names.remove(&format!(
-                "{}_{}_{}_{}",
-                metadata.name, metadata.namespace, metadata.uid, metadata.attempt
-            ));
+            tables.names.remove(&sandbox_name(&sandbox.metadata()));
         }
         if let Some(address) = sandbox.own_address {
             self.network.release(address);
@@ -150,32 +141,21 @@ impl Pods {
             return Err(PodError::SandboxNotReady(sandbox.id.clone()));
         }
         let metadata = config.metadata.as_ref().ok_or(PodError::Missing("the container has no metadata"))?;
-        let name = format!("{}_{}_{}", sandbox.id, metadata.name, metadata.attempt);
         let id = new_id();
-        self.reserve("container name", &name, &id)?;
-        let created = self.prepare(&id, &sandbox, config).await;
-        let mut tables = self.tables();
-        // It may have been stopped, or removed, while a module was compiled.
-        let created = created.and_then(|container| {
-            if sandbox.is_ready() {
-                Ok(container)
-            } else {
-                Err(PodError::SandboxNotReady(sandbox.id.clone()))
+        let name = self.reserve("container name", container_name(&sandbox, metadata), &id)?;
+        let container = self.prepare(&id, &sandbox, config).await?;
+        {
+            let mut tables = self.tables();
+            // It may have been stopped, or removed, while a module was compiled.
+            if !sandbox.is_ready() {
+                return Err(PodError::SandboxNotReady(sandbox.id.clone()));
             }
-        });
-        match created {
-            Ok(container) => {
-                tables.containers.insert(id.clone(), Arc::new(container));
-                tables.members.entry(sandbox.id.clone()).or_default().push(id.clone());
-                drop(tables);
-                self.tell(&sandbox.id, &id, ContainerEventType::ContainerCreatedEvent);
-                Ok(id)
-            }
-            Err(error) => {
-                tables.names.remove(&name);
-                Err(error)
-            }
+            tables.containers.insert(id.clone(), Arc::new(container));
+            tables.members.entry(sandbox.id.clone()).or_default().push(id.clone());
         }
+        name.keep();
+        self.tell(&sandbox.id, &id, ContainerEventType::ContainerCreatedEvent);
+        Ok(id)
     }
 
     pub(super) async fn start_container(self: &Arc<Self>, id: &str) -> Result<(), PodError> {
@@ -213,8 +193,7 @@ impl Pods {
             if let Some(members) = tables.members.get_mut(&sandbox.id) {
                 members.retain(|member| *member != container.id);
             }
-            let metadata = &container.metadata;
-            tables.names.remove(&format!("{}_{}_{}", sandbox.id, metadata.name, metadata.attempt));
+            tables.names.remove(&container_name(sandbox, &container.metadata));
         }
         self.tell(&sandbox.id, &container.id, ContainerEventType::ContainerDeletedEvent);
         Ok(())
@@ -314,6 +293,10 @@ impl Pods {
         };
         container.runs(running.clone());
         self.tell(&container.sandbox.id, &container.id, ContainerEventType::ContainerStartedEvent);
+        if !container.sandbox.is_ready() {
+            // The sandbox was stopped at this moment, and may not have seen this container.
+            tokio::spawn(end(Arc::clone(&container), FORCED));
+        }
         tokio::spawn(async move {
             let status = running.wait().await;
             drop(running);
@@ -331,13 +314,13 @@ impl Pods {
         Ok(self.network.allocate()?.into())
     }
 
-    fn reserve(&self, what: &'static str, name: &str, id: &str) -> Result<(), PodError> {
+    fn reserve(&self, what: &'static str, name: String, id: &str) -> Result<Reservation<'_>, PodError> {
         let mut tables = self.tables();
-        if let Some(holder) = tables.names.get(name) {
-            return Err(PodError::Reserved { what, name: name.to_owned(), id: holder.clone() });
+        if let Some(holder) = tables.names.get(&name) {
+            return Err(PodError::Reserved { what, name, id: holder.clone() });
         }
-        tables.names.insert(name.to_owned(), id.to_owned());
-        Ok(())
+        tables.names.insert(name.clone(), id.to_owned());
+        Ok(Reservation { pods: self, name: Some(name) })
     }
 
     /// Tells the listeners what happened to a container, or to the sandbox itself.
@@ -359,11 +342,37 @@ impl Pods {
     }
 }
 
+/// A name that is free again unless it is kept: also when the caller hangs up in the middle of a call.
+struct Reservation<'a> {
+    pods: &'a Pods,
+    name: Option<String>,
+}
+
+impl Reservation<'_> {
+    fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.pods.tables().names.remove(name);
+        }
+    }
+}
+
+fn sandbox_name(metadata: &PodSandboxMetadata) -> String {
+    format!("{}_{}_{}_{}", metadata.name, metadata.namespace, metadata.uid, metadata.attempt)
+}
+
+fn container_name(sandbox: &Sandbox, metadata: &ContainerMetadata) -> String {
+    format!("{}_{}_{}", sandbox.id, metadata.name, metadata.attempt)
+}
+
 /// Returns when the container is not running any more.
 async fn end(container: Arc<Container>, grace: Duration) {
-    while container.is_starting() {
-        tokio::task::yield_now().await;
-    }
+    container.wait_started().await;
     if let Some(running) = container.running() {
         running.stop(grace).await;
         container.wait_ended().await;

@@ -199,6 +199,23 @@ async fn the_same_attempt_is_made_once_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_leaves_the_name_free() {
+    let node = Node::start().await;
+    node.import("hello", &guests::says("x", 0)).await;
+    let sandbox = node.run_sandbox("one").await;
+    for _ in 0..20 {
+        // Cut off at some moment; it may have been in time.
+        let _ =
+            tokio::time::timeout(Duration::from_micros(700), node.create(&sandbox, "main", "hello")).await;
+    }
+    let begin = std::time::Instant::now();
+    while node.list(None).await.is_empty() && node.create(&sandbox, "main", "hello").await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the name is not free");
+    }
+    assert_eq!(node.list(None).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_range_there_is_no_network_and_no_pod() {
     let node = Node::start_without_network().await;
     let status = node.pods.clone().status(cri::StatusRequest::default()).await.unwrap().into_inner();

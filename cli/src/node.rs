@@ -42,7 +42,10 @@ fn host_name() -> anyhow::Result<String> {
     let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let name: String =
         name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter)).collect();
-    if name.is_empty() { bail!("this host has no name; say --name NAME") } else { Ok(name) }
+    if name.is_empty() {
+        bail!("this host has no name; say --name NAME");
+    }
+    Ok(name)
 }
 
 async fn config(kubeconfig: &Path) -> anyhow::Result<kube::Config> {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long nodes may take to become Ready.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 /// How long a runtime may take to end its containers.
 const RUNTIME_GRACE: Duration = Duration::from_secs(10);
 

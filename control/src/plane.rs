@@ -101,8 +101,10 @@ impl ControlPlane {
             .map_err(StartError::Bootstrap)?;
 
         let shutdown = CancellationToken::new();
-        let state = State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
-        let mut tasks = vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
+        let state =
+            State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
+        let mut tasks =
+            vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
         let controller_settings = ControllerSettings {
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidr_prefix: settings.node_cidr_prefix,
@@ -152,9 +154,10 @@ impl ControlPlane {
 /// What the server's certificate vouches for.
 fn server_names(settings: &PlaneSettings) -> Vec<String> {
     let domain = &settings.cluster.domain;
-    let mut names: Vec<String> = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        .map(str::to_owned)
-        .into();
+    let mut names: Vec<String> =
+        ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(str::to_owned)
+            .into();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(settings.cluster.kubernetes_service().to_string());
     if !settings.listen.ip().is_unspecified() {

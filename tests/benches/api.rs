@@ -26,11 +26,11 @@ async fn main() {
     let mut table = Table::new(&["what", "clients", "per second", "p50", "p99", "target"]);
     for clients in [1, 16, 64] {
         let at = |rate: &str| if clients == 64 { rate.to_owned() } else { String::new() };
-        let created = load(&target, clients, Request::CreatePod).await;
+        let created = load(&target, clients, Request::Create).await;
         table.row(&created.row("create Pod", clients, &at("≥ 5,000")));
-        let got = load(&target, clients, Request::GetPod).await;
+        let got = load(&target, clients, Request::Get).await;
         table.row(&got.row("get Pod", clients, &at("≥ 20,000")));
-        let patched = load(&target, clients, Request::PatchPod).await;
+        let patched = load(&target, clients, Request::Patch).await;
         table.row(&patched.row("strategic patch Pod", clients, &at("≥ 4,000")));
     }
     list(&target, &mut table).await;
@@ -40,9 +40,9 @@ async fn main() {
 
 #[derive(Clone, Copy)]
 enum Request {
-    CreatePod,
-    GetPod,
-    PatchPod,
+    Create,
+    Get,
+    Patch,
 }
 
 struct Load {
@@ -110,11 +110,11 @@ async fn one_client(
     while started.elapsed() < RUN {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let (method, path, content_type, body) = match request {
-            Request::CreatePod => {
+            Request::Create => {
                 ("POST", PODS.to_owned(), "application/json", pod(&format!("p-{clients}-{number}")))
             }
-            Request::GetPod => ("GET", format!("{PODS}/fixed-{clients}"), "application/json", Bytes::new()),
-            Request::PatchPod => {
+            Request::Get => ("GET", format!("{PODS}/fixed-{clients}"), "application/json", Bytes::new()),
+            Request::Patch => {
                 let patch = format!("{{\"metadata\":{{\"labels\":{{\"n\":\"{number}\"}}}}}}");
                 let path = format!("{PODS}/p-{clients}-{}", number % 100);
                 ("PATCH", path, "application/strategic-merge-patch+json", patch.into())
@@ -174,7 +174,7 @@ async fn watch(cluster: &Cluster, target: &Target, table: &mut Table) {
             while seen < EVENTS {
                 let Some(Ok(frame)) = body.frame().await else { break };
                 let data = frame.into_data().unwrap_or_default();
-                let lines = data.iter().filter(|byte| **byte == b'\n').count();
+                let lines = data.split(|byte| *byte == b'\n').count() - 1;
                 seen += lines;
                 delivered.fetch_add(lines, Ordering::Relaxed);
             }

@@ -102,7 +102,7 @@ async fn roll_out(cluster: &Cluster, pods: usize) -> HashMap<String, Seen> {
     let mut seen: HashMap<String, Seen> = HashMap::new();
     let mut ready = 0;
     while ready < pods {
-        let next = tokio::time::timeout(Duration::from_secs(120), events.try_next()).await;
+        let next = tokio::time::timeout(Duration::from_mins(2), events.try_next()).await;
         let event =
             next.expect("pods become ready in time").expect("the watch goes on").expect("it does not end");
         let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else { continue };

@@ -69,7 +69,7 @@ impl Cluster {
             }
             let ended = self.process.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "naru up ended with {ended:?}:\n{}", self.log());
-            assert!(started.elapsed() < Duration::from_secs(60), "naru up is not ready:\n{}", self.log());
+            assert!(started.elapsed() < Duration::from_mins(1), "naru up is not ready:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5)); // Another process: there is nothing to wait on.
         }
     }

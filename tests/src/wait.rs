@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How long a test waits for what should happen in a moment; generous, as many clusters share two cores.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Polls `check` until it answers `Ok`, for at most [`DEADLINE`].
 ///

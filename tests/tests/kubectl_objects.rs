@@ -106,9 +106,8 @@ fn get_prints_tables_and_documents() {
         assert_eq!(get(&["deploy", "-l", "app=web", "-o", "name"]), "deployment.apps/web\n");
         assert_eq!(get(&["deploy", "-l", "app!=web", "-o", "name"]), "");
         assert_eq!(get(&["cm", "--field-selector", "metadata.name=c", "-o", "name"]), "configmap/c\n");
-        assert_eq!(
-            get(&["cm", "--field-selector", "metadata.name!=c", "-o", "name"]).contains("configmap/c\n"),
-            false
+        assert!(
+            !get(&["cm", "--field-selector", "metadata.name!=c", "-o", "name"]).contains("configmap/c\n")
         );
         let missing = kubectl.run(&["-n", ns, "get", "deploy", "nope"]).refused();
         assert_eq!(missing, "Error from server (NotFound): deployments.apps \"nope\" not found\n");

@@ -150,7 +150,7 @@ async fn without_tcp(container: &Container) -> (Duration, Duration) {
         assert!(response.status().is_success());
         response.into_body().collect().await.expect("a body");
     }
-    (started.elapsed() / REQUESTS, (container.stats().cpu_usage - cpu) / REQUESTS)
+    (started.elapsed() / REQUESTS, container.stats().cpu_usage.saturating_sub(cpu) / REQUESTS)
 }
 
 async fn plain_hyper() -> SocketAddr {

@@ -258,7 +258,7 @@ mod tests {
         let dir = folder("restart");
         let image = import(&ImageLibrary::open(&dir).unwrap(), "web:v1", b"\0asm one").await.unwrap();
         let library = ImageLibrary::open(&dir).unwrap();
-        assert_eq!(library.list(), [image.clone()]);
+        assert_eq!(library.list(), std::slice::from_ref(&image));
         assert_eq!(std::fs::read(library.blob(&image.digest).unwrap()).unwrap(), b"\0asm one");
         std::fs::remove_dir_all(dir).unwrap();
     }

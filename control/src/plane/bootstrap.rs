@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use k8s_openapi::{
     api::{
         core::v1::{
-            ConfigMap, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service, ServicePort,
-            ServiceSpec,
+            ConfigMap, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace, Service,
+            ServicePort, ServiceSpec,
         },
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice},
     },
@@ -90,7 +90,8 @@ fn kubernetes_service(settings: &ClusterSettings) -> Service {
 }
 
 fn kubernetes_endpoints(address: SocketAddr) -> Endpoints {
-    let port = EndpointPort { name: Some("https".into()), port: address.port().into(), ..EndpointPort::default() };
+    let port =
+        EndpointPort { name: Some("https".into()), port: address.port().into(), ..EndpointPort::default() };
     let subset = EndpointSubset {
         addresses: Some(vec![EndpointAddress { ip: address.ip().to_string(), ..EndpointAddress::default() }]),
         ports: Some(vec![port]),

@@ -105,7 +105,8 @@ pub async fn run(settings: AgentSettings, shutdown: CancellationToken) -> Result
     let workers = Workers::default();
     let api = NodeApi::bind(&settings, shared.clone(), workers.clone()).await?;
     let status = NodeStatus::new(&settings, client.clone(), shared.clone(), api.port());
-    let node_port_addresses = [settings.node_addresses.clone(), settings.more_node_port_addresses.clone()].concat();
+    let node_port_addresses =
+        [settings.node_addresses.clone(), settings.more_node_port_addresses.clone()].concat();
     let feed = DataPlaneFeed::new(shared.clone(), node_port_addresses);
     let manager = PodManager::new(shared.clone(), workers.clone());
 

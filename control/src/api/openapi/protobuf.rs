@@ -11,7 +11,10 @@ pub fn encode(document: &Value) -> Vec<u8> {
     let definitions = document["definitions"].as_object().into_iter().flatten().map(named_schema).collect();
     let document = Document {
         swagger: "2.0".into(),
-        info: Some(Info { title: text(&document["info"]["title"]), version: text(&document["info"]["version"]) }),
+        info: Some(Info {
+            title: text(&document["info"]["title"]),
+            version: text(&document["info"]["version"]),
+        }),
         paths: Some(Paths {}),
         definitions: Some(NamedSchemas { additional_properties: definitions }),
     };
@@ -31,7 +34,9 @@ fn schema(value: &Value) -> Schema {
         _ => strings("type"),
     };
     let additional_properties = match &value["additionalProperties"] {
-        Value::Object(_) => Some(AdditionalProperties { schema: Some(Box::new(schema(&value["additionalProperties"]))) }),
+        Value::Object(_) => {
+            Some(AdditionalProperties { schema: Some(Box::new(schema(&value["additionalProperties"]))) })
+        }
         _ => None,
     };
     let items = value.get("items").map(|items| Items { schema: vec![schema(items)] });

@@ -2,9 +2,9 @@
 //!
 //! `DIR/KEY.cwasm` is what wasmtime maps into memory, `DIR/KEY.seal` says how long it is and its SHA-256. wasmtime
 //! trusts such a file blindly, so nothing is loaded that is not exactly what was written here: a file without seal,
-//! of another length or content is removed and made again. The directory is private to the user, files appear under
-//! their name only when complete, and the key names the engine's version and settings, so that an upgrade finds nothing
-//! rather than something foreign.
+//! of another length or content is removed and made again. The directory is private to the user; files appear under
+//! their name only when complete and are never written to again, as they may be mapped; the key names the engine's
+//! version and settings, so that an upgrade finds nothing rather than something foreign.
 
 use std::{
     fs,

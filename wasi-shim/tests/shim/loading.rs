@@ -103,7 +103,10 @@ async fn a_damaged_cache_is_compiled_again() {
     let mut flipped = intact.clone();
     flipped[intact.len() / 2] ^= 0xff;
     for damaged in [&flipped[..], &intact[..intact.len() / 2], b"", b"\x7fELF nonsense"] {
-        fs::write(entry("cwasm"), damaged).unwrap();
+        // In place of the file, not in it: the old one may still be mapped by the engine before.
+        let code = entry("cwasm");
+        fs::remove_file(&code).unwrap();
+        fs::write(&code, damaged).unwrap();
         // Another process of the same runtime, as after a restart.
         let engine = Engine::new(EngineSettings { cache_dir: cache.clone(), max_instances: 4 }).unwrap();
         let module = engine.load(&wasm, "sha256:a").await.unwrap();

@@ -151,7 +151,7 @@ impl Draft<'_> {
     fn apply_start_error(&self, container: &Container, status: &mut ContainerStatus) {
         let Some(Waiting { reason, message }) = self.memory.start_errors.get(&container.name) else { return };
         let state = status.state.clone().unwrap_or_default();
-        if self.is_terminated || state.running.is_some() || is_completed_init(container, &state) {
+        if self.is_terminated || state.running.is_some() || self.is_completed_init(container, &state) {
             return;
         }
         if state.terminated.is_some() {
@@ -166,10 +166,16 @@ impl Draft<'_> {
         let role = self.pod.container(&container.name).map_or(Role::Main, |(_, role)| role);
         status.started = Some(is_started);
         status.ready = match role {
-            Role::Init => is_completed_init(container, &status.state.clone().unwrap_or_default()),
+            Role::Init => self.is_completed_init(container, &status.state.clone().unwrap_or_default()),
             Role::Sidecar | Role::Main if !is_started => false,
             _ => container.readiness_probe.is_none() || self.is_probed_ready(record),
         };
+    }
+
+    /// One that ran to its end: unlike a main container that ended well, it is not run again.
+    fn is_completed_init(&self, container: &Container, state: &ContainerState) -> bool {
+        let is_init = matches!(self.pod.container(&container.name), Some((_, Role::Init)));
+        is_init && state.terminated.as_ref().is_some_and(|end| end.exit_code == 0)
     }
 
     fn is_probed_ready(&self, record: &ContainerRecord) -> bool {
@@ -469,10 +475,6 @@ impl MainCount {
         }
         count
     }
-}
-
-fn is_completed_init(container: &Container, state: &ContainerState) -> bool {
-    init_role(container) != Role::Sidecar && state.terminated.as_ref().is_some_and(|end| end.exit_code == 0)
 }
 
 fn waiting(reason: &str, message: &str) -> ContainerState {

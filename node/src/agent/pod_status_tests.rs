@@ -191,12 +191,23 @@ fn an_ended_container_says_how() {
 
 #[test]
 fn a_crash_loop_waits_and_remembers_the_last_end() {
-    let world = world(json!({})).ended("web", 1).waiting("web", "CrashLoopBackOff", "back-off 10s");
-    let container = world.json()["containerStatuses"][0].clone();
-    assert_eq!(container["state"]["waiting"]["reason"], "CrashLoopBackOff");
-    assert_eq!(container["lastState"]["terminated"]["exitCode"], 1);
-    assert_eq!(world.phase(), "Running");
-    assert!(!is_on_its_way(&world.status()));
+    // Also one that ends well again and again.
+    for exit_code in [0, 1] {
+        let world =
+            world(json!({})).ended("web", exit_code).waiting("web", "CrashLoopBackOff", "back-off 10s");
+        let container = world.json()["containerStatuses"][0].clone();
+        assert_eq!(container["state"]["waiting"]["reason"], "CrashLoopBackOff");
+        assert_eq!(container["lastState"]["terminated"]["exitCode"], exit_code);
+        assert_eq!(world.phase(), "Running");
+        assert!(!is_on_its_way(&world.status()));
+    }
+}
+
+#[test]
+fn an_init_container_that_is_done_does_not_wait() {
+    let spec = json!({ "initContainers": [{ "name": "i" }] });
+    let done = world(spec).ended("i", 0).waiting("i", "CrashLoopBackOff", "back-off 10s");
+    assert!(done.json()["initContainerStatuses"][0]["state"]["terminated"].is_object());
 }
 
 #[test]

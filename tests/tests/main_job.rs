@@ -63,7 +63,11 @@ async fn a_front_finds_its_back_by_service_name_and_reads_a_config_map() {
     for name in ["back", "back.shop", "back.shop.svc.cluster.local"] {
         let patch = format!("{{\"data\":{{\"BACK_URL\":\"{name}\"}}}}");
         kubectl.run(&["-n", "shop", "patch", "configmap", "shop", "--type=merge", "-p", &patch]).ok();
-        kubectl.run(&["-n", "shop", "rollout", "restart", "deployment/front"]).ok();
+        // `rollout restart` works once a second only; this is what it does.
+        let restart = format!(
+            "{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"back\":\"{name}\"}}}}}}}}}}"
+        );
+        kubectl.run(&["-n", "shop", "patch", "deployment", "front", "-p", &restart]).ok();
         kubectl.run(&["-n", "shop", "rollout", "status", "deployment/front", "--timeout=60s"]).ok();
         let url = format!("http://{ip}/");
         eventually(&format!("the front reaches {name}"), async || {

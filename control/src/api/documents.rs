@@ -109,6 +109,8 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
 const JSON: &str = "application/json";
 /// How kubectl asks for the v2 document.
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What it is told: an `@` is no part of a media type, and Go's parser refuses it.
+const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 fn discovery_document(
     state: &State,
@@ -176,7 +178,7 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
         "/openapi/v2" if accept.split(',').any(|clause| clause.trim() == V2_PROTOBUF) => {
             let encode = || openapi::protobuf::encode(&openapi::v2_document(kinds.all()));
             let make = || Ok(Document::of_bytes(encode().into()));
-            Ok((documents.get_or(V2_PROTOBUF.into(), make)?, V2_PROTOBUF.into()))
+            Ok((documents.get_or(V2_PROTOBUF.into(), make)?, V2_PROTOBUF_ANSWER.into()))
         }
         "/openapi/v2" => {
             refuse_protobuf(accept)?;

@@ -1,12 +1,13 @@
 //! From a request to an answer: finds out what is meant, asks whether it may, and does it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,6 +28,10 @@ use crate::{
     registry::Registry,
 };
 
+/// Requests that are worked on at the same time; what is more is asked to come again. Watches count only until they
+/// begin to answer.
+const MAX_IN_FLIGHT: usize = 2048;
+
 /// What every request may use.
 pub struct State {
     pub(super) registry: Registry,
@@ -34,6 +39,7 @@ pub struct State {
     pub(super) nodes: NodeClient,
     pub(super) documents: Documents,
     pub(super) metrics: Metrics,
+    pub(super) slots: Semaphore,
     /// Ends watches and other long answers.
     pub(super) shutdown: CancellationToken,
 }
@@ -55,6 +61,7 @@ impl State {
             nodes: NodeClient::new(kubelet_client)?,
             documents: Documents::default(),
             metrics: Metrics::default(),
+            slots: Semaphore::new(MAX_IN_FLIGHT),
             shutdown,
         })
     }
@@ -158,6 +165,11 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     if exchange.user.is_none() {
         return Err(ApiError::Unauthorized);
     }
+    let state = exchange.state.clone();
+    let _slot = state.slots.try_acquire().map_err(|_| ApiError::TooManyRequests {
+        message: "too many requests, please try again later".into(),
+        retry_after: Duration::from_secs(1),
+    })?;
     match head {
         ("api", Some(_), Some(_)) => return resources::answer(exchange).await,
         ("apis", Some(_), Some(rest)) if rest.contains('/') => return resources::answer(exchange).await,

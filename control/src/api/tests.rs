@@ -27,6 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Cluster {
     address: SocketAddr,
     client: ApiClient,
+    state: Arc<State>,
     shutdown: CancellationToken,
     _folder: Folder,
 }
@@ -91,10 +92,10 @@ impl Cluster {
         let state = Arc::new(state.expect("a state"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (user, ends) = (user.map(Arc::new), shutdown.clone());
+        let (user, ends, served) = (user.map(Arc::new), shutdown.clone(), state.clone());
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = ends.run_until_cancelled(listener.accept()).await {
-                let (state, user) = (state.clone(), user.clone());
+                let (state, user) = (served.clone(), user.clone());
                 let service = service_fn(move |request| {
                     let (state, user) = (state.clone(), user.clone());
                     async move { Ok::<_, std::convert::Infallible>(handle(state, user, request).await) }
@@ -105,7 +106,7 @@ impl Cluster {
                 );
             }
         });
-        let cluster = Self { address, client, shutdown, _folder: folder };
+        let cluster = Self { address, client, state, shutdown, _folder: folder };
         cluster.make_namespace("shop").await;
         cluster
     }
@@ -572,6 +573,23 @@ async fn both_kinds_of_event_are_one() {
     assert_eq!(patched["note"], "it was here");
     let stored = cluster.get("/api/v1/namespaces/shop/events/e1").await.expect(200);
     assert_eq!(stored["message"], "it was here");
+}
+
+#[tokio::test]
+async fn a_crowd_is_asked_to_come_again_but_health_is_told() {
+    let cluster = Cluster::start().await;
+    let slots = cluster.state.slots.available_permits();
+    let crowd = cluster
+        .state
+        .slots
+        .try_acquire_many(slots.try_into().expect("a small number"))
+        .expect("all are free");
+    let refused = cluster.get(MAPS).await;
+    assert_eq!((refused.status, refused.body["reason"].as_str()), (429, Some("TooManyRequests")));
+    assert_eq!(refused.headers[header::RETRY_AFTER], "1");
+    assert_eq!(cluster.get("/livez").await.status, 200);
+    drop(crowd);
+    assert_eq!(cluster.get(MAPS).await.status, 200);
 }
 
 #[tokio::test]

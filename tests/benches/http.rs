@@ -28,7 +28,7 @@ fn main() {
     cluster.import_samples(&["hello"]);
     let kubectl = cluster.kubectl();
     deploy(&kubectl, "fresh", "");
-    deploy(&kubectl, "reused", "naru.dev/instance-reuse");
+    deploy(&kubectl, "reused", "wasm.naru.dev/max-requests-per-instance");
     let fresh = [address(&kubectl, "fresh", false), address(&kubectl, "fresh", true)];
     let reused = [address(&kubectl, "reused", false), address(&kubectl, "reused", true)];
     let peer = WasmtimeServe::start();

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::{
     ApiError,
-    auth::User,
-    registry::{AnyObject, Call, Outcome, Part, Registry, Served, decode::FieldValidation},
+    auth::{Authorizer, User},
+    registry::{AnyObject, Call, Outcome, Part, Registry, Served},
     store::{Entry, Store},
 };
 
@@ -47,10 +47,12 @@ impl ApiClient {
         Self { registry, user: User::internal(user) }
     }
 
-    /// A client over a store in memory with every built-in kind: for tests of the rooms above.
+    /// A client over a store in memory with every built-in kind and the default roles in force: for tests of the
+    /// rooms above.
     pub fn in_memory() -> Self {
-        let registry =
-            Registry::new(Store::in_memory(), crate::registry::Kinds::builtin(), Default::default());
+        let authorizer = Arc::new(Authorizer::of_defaults());
+        let kinds = crate::registry::Kinds::builtin();
+        let registry = Registry::new(Store::in_memory(), kinds, Default::default(), authorizer);
         Self::new(registry, "system:apiserver")
     }
 
@@ -217,8 +219,7 @@ impl ApiClient {
     }
 
     fn call<'a>(&'a self, served: &'a Served, namespace: &'a str, name: &'a str) -> Call<'a> {
-        let validation = FieldValidation::Ignore;
-        Call { user: &self.user, served, namespace, name, dry_run: false, validation }
+        Call::of(&self.user, served, namespace, name)
     }
 }
 

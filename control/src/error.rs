@@ -32,8 +32,9 @@ pub enum ApiError {
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
-    /// Admission refused one object: `pods "web" is forbidden: …`.
-    #[error("{resource} \"{name}\" is forbidden: {message}")]
+    /// What is asked for is not allowed: `pods "web" is forbidden: …`; `resource` is "" for other paths, `name` for
+    /// collections.
+    #[error("{}", forbidden(.resource, .name, .message))]
     Refused { resource: String, name: String, message: String, causes: Vec<StatusCause> },
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
@@ -158,6 +159,14 @@ impl ApiError {
             }
             _ => None,
         }
+    }
+}
+
+fn forbidden(resource: &str, name: &str, message: &str) -> String {
+    match (resource, name) {
+        ("", _) => format!("forbidden: {message}"),
+        (_, "") => format!("{resource} is forbidden: {message}"),
+        _ => format!("{resource} {name:?} is forbidden: {message}"),
     }
 }
 

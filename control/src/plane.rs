@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ApiClient, ApiError, ClusterSettings,
     api::State,
-    auth::pki::{Pki, PkiError},
+    auth::{
+        Authorizer,
+        pki::{Pki, PkiError},
+    },
     controllers::{self, ControllerSettings},
     images::{ImageLibrary, LibraryError},
     registry::{Kinds, Registry},
@@ -94,13 +97,19 @@ impl ControlPlane {
         let images = Arc::new(ImageLibrary::open(&settings.data_dir.join("images"))?);
         let acceptor = serve::acceptor(&pki).map_err(StartError::Tls)?;
 
-        let registry = Registry::new(store, Kinds::builtin(), settings.cluster.clone());
+        let authorizer = Arc::new(Authorizer::default());
+        let registry =
+            Registry::new(store.clone(), Kinds::builtin(), settings.cluster.clone(), authorizer.clone());
         let client = ApiClient::new(registry.clone(), "system:apiserver");
         bootstrap::write(&client, &settings.cluster, reachable(address), pki.authority())
             .await
             .map_err(StartError::Bootstrap)?;
+        // Whoever acts from here on does so by the cluster's roles.
+        authorizer.rbac.refresh(&store.snapshot());
 
         let shutdown = CancellationToken::new();
+        let (rbac, ends) = (authorizer.rbac.clone(), shutdown.clone());
+        let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
         let state =
             State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
         let mut tasks =
@@ -112,6 +121,7 @@ impl ControlPlane {
             ..ControllerSettings::default()
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
+        tasks.push(rbac_follower);
         tasks.push(scheduler::spawn(client.acting_as("system:kube-scheduler"), shutdown.clone()));
         Ok(Self { address, pki, client, shutdown, tasks })
     }

@@ -1,24 +1,34 @@
 //! What is added to, or refused of, a write beyond the rules of its kind.
 //!
 //! Built in: namespaces must exist and live (`lifecycle`), pods get their service account, default tolerations and
-//! priority (`pods`). Not here yet: limit ranges, quotas, webhooks, policies.
+//! priority (`pods`), roles give no more than their writer holds (`rbac`). Not here yet: limit ranges, quotas, webhooks,
+//! policies.
 
 mod lifecycle;
 mod pods;
+mod rbac;
+
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     ApiError,
+    auth::Authorizer,
     registry::{AnyObject, Call},
     store::Store,
 };
 
 /// The chain that every write passes after defaulting and before validation.
-#[derive(Debug, Default)]
-pub struct Admission;
+pub struct Admission {
+    authorizer: Arc<Authorizer>,
+}
 
 impl Admission {
+    pub fn new(authorizer: Arc<Authorizer>) -> Self {
+        Self { authorizer }
+    }
+
     pub async fn admit_create(
         &self,
         store: &Store,
@@ -26,6 +36,7 @@ impl Admission {
         object: &mut dyn AnyObject,
     ) -> Result<(), ApiError> {
         lifecycle::admit(store, call, object)?;
+        rbac::admit(store, &self.authorizer, call, object, None)?;
         if let Some(pod) = object.get_mut::<Pod>() {
             pods::admit_create(store, call, pod).await?;
         }
@@ -34,11 +45,12 @@ impl Admission {
 
     pub fn admit_update(
         &self,
-        _store: &Store,
-        _call: &Call<'_>,
+        store: &Store,
+        call: &Call<'_>,
         new: &mut dyn AnyObject,
-        _old: &dyn AnyObject,
+        old: &dyn AnyObject,
     ) -> Result<(), ApiError> {
+        rbac::admit(store, &self.authorizer, call, new, Some(old))?;
         if let Some(pod) = new.get_mut::<Pod>() {
             pods::add_default_tolerations(pod);
         }

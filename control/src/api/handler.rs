@@ -239,15 +239,7 @@ impl Exchange<'_> {
             Method::DELETE => "delete",
             _ => "other",
         };
-        let attributes = Attributes {
-            verb,
-            group: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: self.parts.uri.path(),
-        };
+        let attributes = Attributes { verb, path: self.parts.uri.path(), ..Attributes::default() };
         self.state.registry.authorize(self.user()?, &attributes)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
+use naru_model::selector::FieldSelector;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     ApiError,
+    auth::Attributes,
     client::{Delete, Patch},
     registry::{
         Call, Deleted, Outcome, Part, Served,
@@ -50,7 +52,15 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         dry_run: is_dry_run(exchange.query.all("dryRun"))?,
         validation: FieldValidation::parse(exchange.query.text("fieldValidation"))?,
     };
-    exchange.state.registry.authorize(&user, &call.attributes(verb, &place.subresource))?;
+    let field_selector = match verb {
+        "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector"),
+        _ => "",
+    };
+    let named = FieldSelector::parse(field_selector).unwrap_or_default();
+    let name = named.required("metadata.name").filter(|_| verb != "deletecollection");
+    let attributes = call.attributes(verb, &place.subresource);
+    let name = name.unwrap_or(attributes.name);
+    exchange.state.registry.authorize(&user, &Attributes { name, field_selector, ..attributes })?;
     match place.subresource.as_str() {
         "" => whole(exchange, &place, &call, verb).await,
         "status" => part(exchange, &call, Part::Status, verb).await,

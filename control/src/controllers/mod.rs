@@ -7,6 +7,7 @@
 //! so that a restart, a failover and a retry are the same thing.
 
 mod accounts;
+mod cluster_roles;
 mod common;
 mod deployment;
 mod endpoints;
@@ -85,6 +86,7 @@ fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<
         Arc::new(garbage::GarbageCollector::new(resources)),
         Arc::new(Typed(namespace::Namespaces::new(resources))),
         Arc::new(event_ttl::EventTtl),
+        Arc::new(cluster_roles::ClusterRoleAggregation),
     ];
     if !settings.pod_cidrs.is_empty() {
         let (pool, node_prefix) = (settings.pod_cidrs, settings.node_cidr_prefix);

@@ -1,5 +1,7 @@
 //! The objects that every cluster has from its first moment.
 
+mod roles;
+
 use std::net::SocketAddr;
 
 use k8s_openapi::{
@@ -30,7 +32,8 @@ pub(super) async fn write(
     create_if_absent(client, "services", &kubernetes_service(settings)).await?;
     create_or_update(client, "endpoints", &kubernetes_endpoints(address)).await?;
     create_or_update(client, "endpointslices.discovery.k8s.io", &kubernetes_slice(address)).await?;
-    create_or_update(client, "configmaps", &client_authority(authority)).await
+    create_or_update(client, "configmaps", &client_authority(authority)).await?;
+    roles::reconcile(client).await
 }
 
 async fn create_if_absent<T: Object>(client: &ApiClient, resource: &str, object: &T) -> Result<(), ApiError> {

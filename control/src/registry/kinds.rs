@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Kind, configmap, controllerrevision, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
-    event, ipaddress, lease, namespace, node, pod, replicaset, secret, service, serviceaccount,
+    event, ipaddress, lease, namespace, node, pod, rbac, replicaset, secret, service, serviceaccount,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -88,6 +88,10 @@ impl Kinds {
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);
         kinds.add(ipaddress::IpAddresses);
+        kinds.add(rbac::Roles);
+        kinds.add(rbac::RoleBindings);
+        kinds.add(rbac::ClusterRoles);
+        kinds.add(rbac::ClusterRoleBindings);
         kinds
     }
 

@@ -24,6 +24,7 @@ mod patch;
 mod path;
 pub mod pod;
 pub mod podspec;
+pub mod rbac;
 pub mod replicaset;
 pub mod secret;
 pub mod service;

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     ApiError,
     admission::Admission,
-    auth::{Attributes, Authorizer, BuiltIn, User, refusal},
+    auth::{Attributes, Authorizer, User},
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Snapshot, Store, StoreError},
 };
@@ -42,7 +42,7 @@ struct Inner {
     kinds: Kinds,
     settings: ClusterSettings,
     admission: Admission,
-    authorizer: Box<dyn Authorizer>,
+    authorizer: Arc<Authorizer>,
 }
 
 /// Who does something to which object or collection.
@@ -77,9 +77,9 @@ pub struct Outcome {
 }
 
 impl Registry {
-    pub fn new(store: Store, kinds: Kinds, settings: ClusterSettings) -> Self {
-        let admission = Admission;
-        Self(Arc::new(Inner { store, kinds, settings, admission, authorizer: Box::new(BuiltIn) }))
+    pub fn new(store: Store, kinds: Kinds, settings: ClusterSettings, authorizer: Arc<Authorizer>) -> Self {
+        let admission = Admission::new(authorizer.clone());
+        Self(Arc::new(Inner { store, kinds, settings, admission, authorizer }))
     }
 
     pub fn store(&self) -> &Store {
@@ -94,10 +94,11 @@ impl Registry {
 
     /// Refuses what the user may not do.
     pub fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        if self.0.authorizer.is_allowed(user, attributes) {
-            return Ok(());
-        }
-        Err(ApiError::Forbidden(refusal(user, attributes)))
+        self.0.authorizer.authorize(user, attributes)
+    }
+
+    pub fn authorizer(&self) -> &Arc<Authorizer> {
+        &self.0.authorizer
     }
 
     /// The object named by `call`, as of now.
@@ -256,6 +257,7 @@ impl Registry {
         if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) || meta.uid.is_some() {
             return Err(call.not_found());
         }
+        self.authorize(call.user, &call.attributes("create", ""))?;
         let outcome = self.create(call, object).await?;
         Ok(Outcome { warnings: warnings.into_iter().chain(outcome.warnings).collect(), ..outcome })
     }
@@ -348,6 +350,13 @@ impl Registry {
     }
 }
 
+impl<'a> Call<'a> {
+    /// A call of code of the control plane: not a dry run, no field is checked for being known.
+    pub fn of(user: &'a User, served: &'a Served, namespace: &'a str, name: &'a str) -> Self {
+        Self { user, served, namespace, name, dry_run: false, validation: FieldValidation::Ignore }
+    }
+}
+
 impl Call<'_> {
     pub fn key(&self) -> Key {
         Key::new(&self.served.storage, self.namespace, self.name)
@@ -378,14 +387,17 @@ impl Call<'_> {
     }
     /// What this call does, for the authorizer.
     pub fn attributes<'a>(&'a self, verb: &'a str, subresource: &'a str) -> Attributes<'a> {
+        let info = self.served.info;
+        // A namespace is in itself, so that who rules it may see it.
+        let is_namespace = info.plural == "namespaces" && info.group.is_empty();
         Attributes {
             verb,
-            group: self.served.info.group,
-            resource: self.served.info.plural,
+            group: info.group,
+            resource: info.plural,
             subresource,
-            namespace: self.namespace,
+            namespace: if is_namespace { self.name } else { self.namespace },
             name: self.name,
-            path: "",
+            ..Attributes::default()
         }
     }
 }

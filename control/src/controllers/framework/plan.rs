@@ -6,6 +6,7 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, ServiceAccount},
     discovery::v1::EndpointSlice,
+    rbac::v1::ClusterRole,
 };
 use naru_model::Object;
 
@@ -54,7 +55,18 @@ macro_rules! bodies {
     };
 }
 
-bodies!(ConfigMap, Deployment, EndpointSlice, Endpoints, Namespace, Node, Pod, ReplicaSet, ServiceAccount);
+bodies!(
+    ClusterRole,
+    ConfigMap,
+    Deployment,
+    EndpointSlice,
+    Endpoints,
+    Namespace,
+    Node,
+    Pod,
+    ReplicaSet,
+    ServiceAccount
+);
 
 /// One request to the API.
 #[derive(Debug, Clone)]

@@ -32,11 +32,11 @@ impl Rule {
         }
         let rule = &self.source;
         if asked.resource.is_empty() {
-            return list(&rule.non_resource_urls).iter().any(|url| url_covers(url, asked.path));
+            return list(rule.non_resource_urls.as_ref()).iter().any(|url| url_covers(url, asked.path));
         }
-        has(list(&rule.api_groups), asked.group)
-            && list(&rule.resources).iter().any(|resource| is_resource(resource, asked))
-            && allows_name(list(&rule.resource_names), asked.name)
+        has(list(rule.api_groups.as_ref()), asked.group)
+            && list(rule.resources.as_ref()).iter().any(|resource| is_resource(resource, asked))
+            && allows_name(list(rule.resource_names.as_ref()), asked.name)
     }
 
     fn allows_verb(&self, verb: &str) -> bool {
@@ -61,8 +61,8 @@ fn url_covers(rule: &str, path: &str) -> bool {
     rule == path || (rule.ends_with('*') && path.starts_with(rule.trim_end_matches('*')))
 }
 
-fn list(of: &Option<Vec<String>>) -> &[String] {
-    of.as_deref().unwrap_or_default()
+fn list(of: Option<&Vec<String>>) -> &[String] {
+    of.map_or(&[], Vec::as_slice)
 }
 
 fn has(list: &[String], wanted: &str) -> bool {
@@ -81,16 +81,16 @@ fn pieces(rule: &PolicyRule) -> Vec<PolicyRule> {
     let mut pieces = Vec::new();
     for verb in &rule.verbs {
         let piece = PolicyRule { verbs: vec![verb.clone()], ..PolicyRule::default() };
-        for url in list(&rule.non_resource_urls) {
+        for url in list(rule.non_resource_urls.as_ref()) {
             pieces.push(PolicyRule { non_resource_urls: one(url), ..piece.clone() });
         }
-        for group in list(&rule.api_groups) {
-            for resource in list(&rule.resources) {
+        for group in list(rule.api_groups.as_ref()) {
+            for resource in list(rule.resources.as_ref()) {
                 let piece = PolicyRule { api_groups: one(group), resources: one(resource), ..piece.clone() };
-                if list(&rule.resource_names).is_empty() {
+                if list(rule.resource_names.as_ref()).is_empty() {
                     pieces.push(piece.clone());
                 }
-                for name in list(&rule.resource_names) {
+                for name in list(rule.resource_names.as_ref()) {
                     pieces.push(PolicyRule { resource_names: one(name), ..piece.clone() });
                 }
             }
@@ -102,16 +102,18 @@ fn pieces(rule: &PolicyRule) -> Vec<PolicyRule> {
 /// Whether `rule` allows all that `piece`, one of [`pieces`], does.
 fn covers(rule: &PolicyRule, piece: &PolicyRule) -> bool {
     let all = |of: &[String], covered: &dyn Fn(&str) -> bool| of.iter().all(|text| covered(text));
-    let names = list(&rule.resource_names);
+    let names = list(rule.resource_names.as_ref());
     all(&piece.verbs, &|verb| has(&rule.verbs, verb))
-        && all(list(&piece.api_groups), &|group| has(list(&rule.api_groups), group))
-        && all(list(&piece.resources), &|resource| covers_resource(list(&rule.resources), resource))
-        && all(list(&piece.non_resource_urls), &|path| {
-            list(&rule.non_resource_urls).iter().any(|url| url_covers(url, path))
+        && all(list(piece.api_groups.as_ref()), &|group| has(list(rule.api_groups.as_ref()), group))
+        && all(list(piece.resources.as_ref()), &|resource| {
+            covers_resource(list(rule.resources.as_ref()), resource)
+        })
+        && all(list(piece.non_resource_urls.as_ref()), &|path| {
+            list(rule.non_resource_urls.as_ref()).iter().any(|url| url_covers(url, path))
         })
         && (names.is_empty()
-            || (!list(&piece.resource_names).is_empty()
-                && all(list(&piece.resource_names), &|name| names.iter().any(|of| of == name))))
+            || (!list(piece.resource_names.as_ref()).is_empty()
+                && all(list(piece.resource_names.as_ref()), &|name| names.iter().any(|of| of == name))))
 }
 
 fn covers_resource(rules: &[String], resource: &str) -> bool {
@@ -126,7 +128,7 @@ pub fn describe(missing: &[PolicyRule]) -> String {
     let mut merged: Vec<PolicyRule> = Vec::new();
     for piece in missing {
         let is_simple = |rule: &PolicyRule| {
-            list(&rule.resource_names).is_empty() && list(&rule.non_resource_urls).is_empty()
+            list(rule.resource_names.as_ref()).is_empty() && list(rule.non_resource_urls.as_ref()).is_empty()
         };
         let same = merged.iter_mut().find(|rule| {
             is_simple(rule)
@@ -144,10 +146,10 @@ pub fn describe(missing: &[PolicyRule]) -> String {
 
 fn line(rule: &PolicyRule) -> String {
     let parts = [
-        ("APIGroups", list(&rule.api_groups)),
-        ("Resources", list(&rule.resources)),
-        ("NonResourceURLs", list(&rule.non_resource_urls)),
-        ("ResourceNames", list(&rule.resource_names)),
+        ("APIGroups", list(rule.api_groups.as_ref())),
+        ("Resources", list(rule.resources.as_ref())),
+        ("NonResourceURLs", list(rule.non_resource_urls.as_ref())),
+        ("ResourceNames", list(rule.resource_names.as_ref())),
         ("Verbs", &rule.verbs),
     ];
     let parts = parts.iter().filter(|(_, texts)| !texts.is_empty());

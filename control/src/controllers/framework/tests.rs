@@ -67,8 +67,9 @@ struct Fives {
 }
 
 impl Controller for Fives {
+    /// One whose role lets it create maps.
     fn name(&self) -> &'static str {
-        "fives"
+        "root-ca-cert-publisher"
     }
 
     fn concerns(&self, change: &Change<'_>, _cache: &Cache, look: &mut dyn FnMut(Key)) {

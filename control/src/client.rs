@@ -195,7 +195,7 @@ impl ApiClient {
             "finalize" => Part::Finalize,
             _ => return Err(ApiError::NoSuchPath),
         };
-        written(self.registry.patch(&call, part, &patch).await?)
+        written(self.registry.patch(&call, part, &patch, &[]).await?)
     }
 
     async fn delete_served(

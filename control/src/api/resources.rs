@@ -280,8 +280,8 @@ async fn part(
             write_response(call, form, outcome)
         }
         "patch" => {
-            let patch = read_patch(exchange).await?;
-            let outcome = registry.patch(call, part, &patch).await?;
+            let (patch, problems) = read_patch(exchange, call.validation).await?;
+            let outcome = registry.patch(call, part, &patch, &problems).await?;
             write_response(call, form, outcome)
         }
         _ => Err(ApiError::MethodNotAllowed),
@@ -298,7 +298,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
             registry.update_scale(call, &scale).await?
         }
         "patch" => {
-            let patch = read_patch(exchange).await?;
+            let (patch, _) = read_patch(exchange, call.validation).await?;
             registry.patch_scale(call, &patch).await?
         }
         _ => return Err(ApiError::MethodNotAllowed),
@@ -453,7 +453,11 @@ async fn delete_options(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiErr
     Ok((options.into(), dry_run))
 }
 
-async fn read_patch(exchange: Exchange<'_>) -> Result<Patch, ApiError> {
+/// The patch, and what is wrong with its text but does not keep it from being applied.
+async fn read_patch(
+    exchange: Exchange<'_>,
+    validation: FieldValidation,
+) -> Result<(Patch, Vec<String>), ApiError> {
     let kind: fn(Value) -> Patch = match exchange.content_type() {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
@@ -474,5 +478,7 @@ async fn read_patch(exchange: Exchange<'_>) -> Result<Patch, ApiError> {
     let bytes = body::read(exchange.body).await?;
     let value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
-    Ok(kind(value))
+    let patch = kind(value);
+    let problems = decode::patch_problems(&bytes, &patch, validation);
+    Ok((patch, problems))
 }

@@ -309,6 +309,47 @@ async fn fields_that_do_not_exist_are_refused_warned_of_or_ignored() {
 }
 
 #[tokio::test]
+async fn a_patch_is_read_as_strictly_as_an_object() {
+    let cluster = Cluster::start().await;
+    cluster.post(MAPS, &config_map("web", json!({"a": "0"}))).await.expect(201);
+    let patch = async |kind: &str, validation: &str, body: &str| {
+        let path = format!("{MAPS}/web?fieldValidation={validation}&dryRun=All");
+        let kind = format!("application/{kind}-patch+json");
+        cluster.exchange("PATCH", &path, &kind, JSON, body.to_owned().into()).await
+    };
+    let twice = r#"{"data":{"a":"1","a":"2"},"dat":{}}"#;
+    let add = r#"[{"op":"add","path":"/data/a","value":"2","value":"2","note":"?"}]"#;
+    for (kind, body, problems) in [
+        ("merge", twice, [r#"duplicate field "data.a""#, r#"unknown field "dat""#]),
+        ("strategic-merge", twice, [r#"duplicate field "data.a""#, r#"unknown field "dat""#]),
+        (
+            "json",
+            add,
+            [r#"json patch duplicate field "[0].value""#, r#"json patch unknown field "[0].note""#],
+        ),
+    ] {
+        let strict = patch(kind, "Strict", body).await;
+        let ending = format!("strict decoding error: {}", problems.join(", "));
+        assert!(
+            strict.message().starts_with(" \"\" is invalid: patch: Invalid value: "),
+            "{}",
+            strict.message()
+        );
+        assert!(strict.message().ends_with(&ending), "{}", strict.message());
+        assert_eq!(strict.status, 422);
+        let warned = patch(kind, "Warn", body).await;
+        let warnings: Vec<_> = warned.headers.get_all(header::WARNING).iter().collect();
+        let expected = problems.map(|text| format!("299 - \"{}\"", text.replace('"', "\\\"")));
+        assert!(warnings == expected.each_ref().map(String::as_str), "{kind}: {warnings:?}");
+        assert_eq!(warned.expect(200)["data"]["a"], "2");
+        let ignored = patch(kind, "Ignore", body).await;
+        assert_eq!((ignored.status, ignored.headers.get(header::WARNING)), (200, None));
+    }
+    let wrong = patch("merge", "Ignore", r#"{"data":7}"#).await;
+    assert_eq!((wrong.status, &wrong.body["reason"]), (422, &json!("Invalid")));
+}
+
+#[tokio::test]
 async fn a_value_of_the_wrong_type_is_named_with_its_place() {
     let cluster = Cluster::start().await;
     let path = "/apis/apps/v1/namespaces/shop/deployments";

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use naru_model::validation::{FieldErrors, Path};
 use serde_json::Value;
 
 use super::{AnyObject, Served};
-use crate::{ApiError, protobuf};
+use crate::{ApiError, client::Patch, protobuf};
 
 /// What happens with fields that an object has no place for (`?fieldValidation=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,39 +54,78 @@ pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Resu
         }
     };
     let object = result.map_err(|error| unreadable(served, json, &error))?;
-    Ok((object, judge(served, problems, validation)?))
+    let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
+    Ok((object, judge(problems, validation, refusal)?))
 }
 
-/// Decodes a value of the shape in which `served` is served: the result of a patch.
-pub fn value(served: &Served, value: Value, validation: FieldValidation) -> Result<Decoded, ApiError> {
+/// Decodes what a patch made of an object, in the shape in which `served` is served.
+///
+/// `problems` are those of the patch itself ([`patch_problems`]); `shown` makes what a refusal shows of it.
+pub fn patched(
+    served: &Served,
+    value: Value,
+    mut problems: Vec<String>,
+    shown: impl Fn() -> Result<Value, ApiError>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
     check_type(served, &value)?;
     let value = match served.conversion {
         None => value,
         Some(conversion) => (conversion.to_stored)(value),
     };
-    let mut problems = Vec::new();
     let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
     let object = served
         .kind
         .decode_value(value, &mut unknown)
-        .map_err(|error| cannot_be_handled(served, served.info.kind, &error.to_string()))?;
-    Ok((object, judge(served, problems, validation)?))
+        .map_err(|error| invalid_patch(&shown, &error.to_string()))?;
+    Ok((object, judge(problems, validation, |why| invalid_patch(&shown, why))?))
+}
+
+/// What is wrong with the text of a patch, where that is asked for: fields that it names twice, and those of a JSON
+/// patch's operations that mean nothing.
+pub fn patch_problems(json: &[u8], patch: &Patch, validation: FieldValidation) -> Vec<String> {
+    if validation == FieldValidation::Ignore {
+        return Vec::new();
+    }
+    let mut problems: Vec<_> =
+        duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    if let Patch::Json(operations) = patch {
+        let operations = operations.as_array().into_iter().flatten().enumerate();
+        for (index, operation) in operations {
+            let fields = operation.as_object().into_iter().flat_map(|operation| operation.keys());
+            let unknown = fields.filter(|field| !["op", "path", "from", "value"].contains(&field.as_str()));
+            problems.extend(unknown.map(|field| format!("unknown field \"[{index}].{field}\"")));
+        }
+        for problem in &mut problems {
+            problem.insert_str(0, "json patch ");
+        }
+    }
+    problems
 }
 
 fn judge(
-    served: &Served,
     problems: Vec<String>,
     validation: FieldValidation,
+    refusal: impl FnOnce(&str) -> ApiError,
 ) -> Result<Vec<String>, ApiError> {
     match validation {
-        FieldValidation::Strict if !problems.is_empty() => Err(cannot_be_handled(
-            served,
-            served.info.kind,
-            &format!("strict decoding error: {}", problems.join(", ")),
-        )),
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(refusal(&format!("strict decoding error: {}", problems.join(", "))))
+        }
         FieldValidation::Ignore => Ok(Vec::new()),
         _ => Ok(problems),
     }
+}
+
+/// The refusal of a patch, which names neither kind nor object.
+fn invalid_patch(shown: impl Fn() -> Result<Value, ApiError>, why: &str) -> ApiError {
+    let shown = match shown() {
+        Ok(shown) => shown.to_string(),
+        Err(error) => return error,
+    };
+    let mut errors = FieldErrors::default();
+    errors.invalid(&Path::new("patch"), shown, why);
+    ApiError::Invalid { kind: String::new(), name: String::new(), errors: errors.0 }
 }
 
 fn cannot_be_handled(served: &Served, kind: &str, why: &str) -> ApiError {

@@ -11,12 +11,28 @@ const COPY_LIMIT_BYTES: usize = 30 << 20;
 
 impl Registry {
     /// Applies `patch` to the part of the object; another writer's change in between is patched too, not lost.
-    pub async fn patch(&self, call: &Call<'_>, part: Part, patch: &Patch) -> Result<Outcome, ApiError> {
+    /// `problems` are what [`decode::patch_problems`] found in its text.
+    pub async fn patch(
+        &self,
+        call: &Call<'_>,
+        part: Part,
+        patch: &Patch,
+        problems: &[String],
+    ) -> Result<Outcome, ApiError> {
         self.update(call, part, |entry| {
             let entry = entry.ok_or_else(|| call.not_found())?;
             let mut value = call.served.value(entry)?;
             apply(patch, &call.served.type_name, &mut value)?;
-            decode::value(call.served, value, call.validation)
+            // Kubernetes shows the patch where it patches values, and the result where it patches text.
+            let shown = || match patch {
+                Patch::Strategic(patch) => Ok(patch.clone()),
+                Patch::Json(_) | Patch::Merge(_) => {
+                    let mut result = call.served.value(entry)?;
+                    apply(patch, &call.served.type_name, &mut result)?;
+                    Ok(result)
+                }
+            };
+            decode::patched(call.served, value, problems.to_vec(), shown, call.validation)
         })
         .await
     }

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -64,8 +65,32 @@ impl http_body::Body for Body {
     }
 }
 
-/// Reads a request's body, refusing what is larger than the limit before it is all here.
+/// How much of a body that is too large is read only to be forgotten, and for how long: a client that is still
+/// sending when the connection closes under it never sees the refusal.
+const MAX_DRAINED_BYTES: usize = 32 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads a request's body, refusing what is larger than the limit; no more of it than that is kept.
 pub async fn read(mut body: Incoming) -> Result<Bytes, ApiError> {
+    match read_within_limit(&mut body).await {
+        Err(error @ ApiError::TooLarge { .. }) => {
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body)).await;
+            Err(error)
+        }
+        result => result,
+    }
+}
+
+async fn drain(body: &mut Incoming) {
+    let mut drained = 0;
+    while drained < MAX_DRAINED_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+async fn read_within_limit(body: &mut Incoming) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::TooLarge { limit: MAX_BODY_BYTES };
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large());

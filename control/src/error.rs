@@ -210,6 +210,10 @@ impl From<StoreError> for ApiError {
             StoreError::Expired(revision) => {
                 Self::Expired(format!("The resourceVersion for the provided list is too old: {}", revision.0))
             }
+            StoreError::Full(reason) => {
+                tracing::error!(reason, "the store refused a request");
+                Self::Internal("the disk of the cluster's store is full; nothing was written".into())
+            }
             StoreError::Precondition { .. } | StoreError::Unusable(_) | StoreError::Internal(_) => {
                 tracing::error!(
                     error = format!("{:#}", anyhow::Error::from(error)),

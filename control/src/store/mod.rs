@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The data directory cannot be used: locked, corrupted, not writable. The text says what to do.
     #[error("{0}")]
     Unusable(String),
+    /// There is no room for the write; a later one may find some. The text is for the operator.
+    #[error("{0}")]
+    Full(String),
     #[error("the store failed")]
     Internal(#[source] anyhow::Error),
 }

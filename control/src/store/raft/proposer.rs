@@ -3,6 +3,8 @@
 //! One batch is in flight at a time. That costs nothing, for the log is written by one fsync after the other anyway,
 //! and makes batches as large as the load asks for.
 
+use std::io::ErrorKind;
+
 use openraft::{
     Raft,
     error::{ClientWriteError, RaftError},
@@ -64,7 +66,9 @@ impl Proposer {
         }
         if let Err(error) = self.log.reserve(size).await {
             let reason = format!("{error}; nothing was written");
-            return refuse(answers, || StoreError::Unusable(reason.clone()));
+            let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let refusal = if is_full { StoreError::Full } else { StoreError::Unusable };
+            return refuse(answers, || refusal(reason.clone()));
         }
         match self.raft.client_write(Command::new(transactions)).await {
             Ok(response) => {

@@ -64,6 +64,9 @@ pub struct ServerArgs {
     /// Where the Kubernetes API is served; port 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
+    /// How many seconds a node may be silent before it counts as lost [default: 50].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub node_monitor_grace_period: Option<u64>,
 }
 
 #[derive(Debug, Args)]

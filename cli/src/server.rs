@@ -1,6 +1,9 @@
 //! `naru server`: a control-plane member on its own.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use naru_control::{ClusterSettings, ControlPlane, PlaneSettings, auth::pki::write_file};
@@ -19,7 +22,8 @@ const NODE_RANGES: u32 = 12;
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let shutdown = signals::shutdown_token()?;
     let data_dir = args.data_dir.map_or_else(cluster::default_data_dir, Ok)?;
-    let member = Member::start(&data_dir, args.listen, NODE_RANGES).await?;
+    let grace = args.node_monitor_grace_period.map(Duration::from_secs);
+    let member = Member::start(&data_dir, args.listen, NODE_RANGES, grace).await?;
     println!("naru server is ready; KUBECONFIG={}", member.kubeconfig.display());
     shutdown.cancelled().await;
     member.plane.shutdown().await;
@@ -34,8 +38,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts a member in `data_dir` and writes its kubeconfig there.
-    pub async fn start(data_dir: &Path, listen: std::net::SocketAddr, nodes: u32) -> anyhow::Result<Self> {
+    /// Starts a member in `data_dir` and writes its kubeconfig there. `grace` is how long a node may be silent, where
+    /// that is not to be the default.
+    pub async fn start(
+        data_dir: &Path,
+        listen: std::net::SocketAddr,
+        nodes: u32,
+        grace: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
         let claim = loopback::claim(data_dir)?;
@@ -45,6 +55,7 @@ impl Member {
             cluster: cluster_settings(claim.block)?,
             pod_cidrs: claim.block.pod_pool(),
             node_cidr_prefix: Block::node_cidr_prefix(nodes),
+            node_monitor_grace_period: grace,
         };
         let plane = ControlPlane::start(settings).await?;
         let kubeconfig = data_dir.join("kubeconfig");

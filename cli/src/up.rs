@@ -83,7 +83,7 @@ impl Running {
                 .with_context(|| format!("cannot use the data directory {}", node.data_dir.display()))?;
             self.runtimes.push(children::spawn_runtime(&node.runtime())?);
         }
-        let member = self.member.insert(Member::start(data_dir, args.listen, args.nodes).await?);
+        let member = self.member.insert(Member::start(data_dir, args.listen, args.nodes, None).await?);
         // What an earlier life of the cluster said of its nodes does not count.
         let before = member.plane.client().store().snapshot().revision();
         let ranges = member.claim.block.pod_cidrs(args.nodes);

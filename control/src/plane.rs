@@ -10,6 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -41,6 +42,8 @@ pub struct PlaneSettings {
     pub pod_cidrs: Vec<String>,
     /// Prefix length of one node's pod range.
     pub node_cidr_prefix: u8,
+    /// How long a node may be silent before it counts as lost; None for Kubernetes' default.
+    pub node_monitor_grace_period: Option<Duration>,
 }
 
 /// Why a member did not start. Each says what to do.
@@ -114,11 +117,14 @@ impl ControlPlane {
             State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
+        let defaults = ControllerSettings::default();
         let controller_settings = ControllerSettings {
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidr_prefix: settings.node_cidr_prefix,
+            node_monitor_grace_period: settings
+                .node_monitor_grace_period
+                .unwrap_or(defaults.node_monitor_grace_period),
             root_ca: pki.authority().to_owned(),
-            ..ControllerSettings::default()
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
         tasks.push(rbac_follower);

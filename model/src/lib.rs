@@ -14,6 +14,7 @@ pub mod pod;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
+pub mod taint;
 pub mod validation;
 pub mod version;
 

@@ -49,7 +49,7 @@ impl Default for ControllerSettings {
         Self {
             pod_cidrs: Vec::new(),
             node_cidr_prefix: 24,
-            node_monitor_grace_period: Duration::from_secs(40),
+            node_monitor_grace_period: Duration::from_secs(50),
             root_ca: String::new(),
         }
     }

@@ -4,7 +4,7 @@
 //! are applied in the store's order. It shares entries with the store and so costs pointers, not copies.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -20,6 +20,8 @@ use super::{decoded, key_of, resource_of};
 use crate::store::{Entry, Key, Meta};
 
 type Entries = BTreeMap<Key, Arc<Entry>>;
+
+const EXCLUDED_FROM_DISRUPTION: &str = "node.kubernetes.io/exclude-disruption";
 
 /// One change of one object. `is_deleted` leaves the last state in `entry`.
 #[derive(Debug, Clone)]
@@ -61,7 +63,8 @@ pub struct Cache {
     /// When a node's heartbeat (its Lease or its Ready condition) last changed, by this process's clock. The
     /// timestamps inside are another machine's, and may be from before we were started.
     heartbeats: HashMap<String, Timestamp>,
-    ready_nodes: HashSet<String>,
+    /// Nodes that count when all are silent: whether each is ready.
+    counted_nodes: HashMap<String, bool>,
     /// When a node was seen to vanish.
     vanished: HashMap<String, Timestamp>,
     started: Option<Timestamp>,
@@ -86,7 +89,7 @@ impl Cache {
         self.unindex(&previous, None);
         if key.resource() == "nodes" {
             self.heartbeats.remove(key.name());
-            self.ready_nodes.remove(key.name());
+            self.counted_nodes.remove(key.name());
             self.vanished.insert(key.name().into(), now);
         }
         Some(previous)
@@ -172,8 +175,10 @@ impl Cache {
         self.heartbeats.get(node).copied()
     }
 
-    pub fn is_any_node_ready(&self) -> bool {
-        !self.ready_nodes.is_empty()
+    /// Whether there are nodes and none is ready, so that the fault is more likely ours than theirs. Nodes with the
+    /// label that excludes them from this do not count.
+    pub fn is_every_node_lost(&self) -> bool {
+        !self.counted_nodes.is_empty() && !self.counted_nodes.values().any(|is_ready| *is_ready)
     }
 
     /// Since when a node that is not there has been missing.
@@ -240,10 +245,12 @@ impl Cache {
         match entry.key.resource() {
             "nodes" => {
                 self.vanished.remove(node);
-                if decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node)) {
-                    self.ready_nodes.insert(node.into());
+                if entry.meta.labels.contains_key(EXCLUDED_FROM_DISRUPTION) {
+                    self.counted_nodes.remove(node);
                 } else {
-                    self.ready_nodes.remove(node);
+                    let is_ready =
+                        decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node));
+                    self.counted_nodes.insert(node.into(), is_ready);
                 }
                 let beat = |entry: &Arc<Entry>| ready_heartbeat(&*decoded::<Node>(entry)?);
                 if previous.is_none_or(|previous| beat(previous) != beat(entry)) {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, Taint, Toleration},
+    api::core::v1::{Node, Pod, Taint},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use naru_model::{Object, pod::node_name};
+use naru_model::{Object, pod::node_name, taint::tolerates};
 use serde_json::json;
 
 use crate::{
@@ -115,17 +115,4 @@ fn tolerated_until(taints: &[Taint], pod: &Pod) -> Tolerance {
         }
     }
     end.map_or(Tolerance::Endless, Tolerance::Until)
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    let is_key_meant =
-        key == taint.key || (key.is_empty() && toleration.operator.as_deref() == Some("Exists"));
-    let is_value_meant = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
-        Some(_) => false,
-    };
-    (effect.is_empty() || effect == taint.effect) && is_key_meant && is_value_meant
 }

@@ -140,7 +140,7 @@ fn wanted_taints(node: &Node, cache: &Cache) -> Vec<(&'static str, &'static str)
     if let Some(key) = key {
         taints.push((key, "NoSchedule"));
         // When no node is ready, the network or the control plane is at fault, and evicting all helps nobody.
-        if !ready.is_empty() && cache.is_any_node_ready() {
+        if !ready.is_empty() && !cache.is_every_node_lost() {
             taints.push((key, "NoExecute"));
         }
     }

@@ -137,6 +137,44 @@ fn nobody_is_evicted_while_every_node_is_silent() {
 }
 
 #[test]
+fn all_evictions_end_when_the_last_node_falls_silent_and_go_on_when_one_is_back() {
+    let mut world = World::default();
+    for name in ["amber", "birch"] {
+        add_node(&mut world, name);
+    }
+    beat(&mut world, "amber", "Unknown");
+    world.settle(&lifecycle(), &key("amber"));
+    let unreachable = [pair("unreachable", "NoSchedule"), pair("unreachable", "NoExecute")];
+    assert_eq!(taints(&world, "amber"), unreachable);
+    beat(&mut world, "birch", "False");
+    for name in ["amber", "birch"] {
+        world.settle(&lifecycle(), &key(name));
+    }
+    assert_eq!(taints(&world, "amber"), unreachable[..1]);
+    assert_eq!(taints(&world, "birch"), [pair("not-ready", "NoSchedule")]);
+    beat(&mut world, "birch", "True");
+    for name in ["amber", "birch"] {
+        world.settle(&lifecycle(), &key(name));
+    }
+    assert_eq!((taints(&world, "amber"), taints(&world, "birch")), (unreachable.into(), vec![]));
+}
+
+#[test]
+fn a_node_that_is_excluded_from_disruption_does_not_count_among_the_ready_or_the_lost() {
+    let mut world = World::default();
+    for name in ["amber", "birch"] {
+        add_node(&mut world, name);
+    }
+    world.edit::<Node>("", "birch", |node| {
+        let label = ("node.kubernetes.io/exclude-disruption".to_owned(), String::new());
+        node.metadata.labels = Some([label].into());
+    });
+    beat(&mut world, "amber", "Unknown");
+    world.settle(&lifecycle(), &key("amber"));
+    assert_eq!(taints(&world, "amber"), [pair("unreachable", "NoSchedule")], "birch does not save it");
+}
+
+#[test]
 fn a_cordoned_node_and_foreign_taints_are_respected() {
     let mut world = World::default();
     add_node(&mut world, "amber");

@@ -54,26 +54,7 @@ impl Score for TaintToleration {
 
 /// Whether one of the tolerations accepts the taint.
 pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let accepts = |wanted: &Option<String>, found: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == found)
-        };
-        let (wanted, found) =
-            (toleration.value.as_deref().unwrap_or_default(), taint.value.as_deref().unwrap_or_default());
-        accepts(&toleration.effect, &taint.effect)
-            && accepts(&toleration.key, &taint.key)
-            && match toleration.operator.as_deref().unwrap_or_default() {
-                "" | "Equal" => wanted == found,
-                "Exists" => true,
-                "Gt" => compare(found, wanted, |found, wanted| found > wanted),
-                "Lt" => compare(found, wanted, |found, wanted| found < wanted),
-                _ => false,
-            }
-    })
-}
-
-fn compare(found: &str, wanted: &str, check: fn(i64, i64) -> bool) -> bool {
-    found.parse().ok().zip(wanted.parse().ok()).is_some_and(|(found, wanted)| check(found, wanted))
+    tolerations.iter().any(|toleration| naru_model::taint::tolerates(toleration, taint))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use naru_model::{
     resource::ALL_VERBS,
     validation::{FieldErrors, Path, meta},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Column, Kind, Scale,
@@ -98,8 +98,9 @@ impl Kind for Deployments {
         let spec = &deployment.spec;
         let path = Path::new("spec");
         check::not_negative(spec.replicas.unwrap_or_default().into(), &path.child("replicas"), errors);
-        workload::selector(&spec.selector, "deployment", &path.child("selector"), errors);
-        workload::template(&spec.template, &spec.selector, "ReplicaSet", &path.child("template"), errors);
+        if workload::selector(&spec.selector, "deployment", &path.child("selector"), errors) {
+            workload::template(&spec.template, &spec.selector, "ReplicaSet", &path.child("template"), errors);
+        }
         if let Some(strategy) = &spec.strategy {
             validate_strategy(strategy, &path.child("strategy"), errors);
         }
@@ -238,7 +239,11 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Fi
             }
             workload::not_more_than_all(unavailable, &unavailable_path, errors);
         }
-        other => check::required_one_of(other, &["Recreate", "RollingUpdate"], &path.child("type"), errors),
+        other => {
+            // Kubernetes means the strategy as a whole.
+            let value = json!({ "Type": other, "RollingUpdate": strategy.rolling_update });
+            errors.not_supported(path, value, &["Recreate", "RollingUpdate"]);
+        }
     }
 }
 

@@ -74,6 +74,7 @@ impl Kind for Nodes {
         let spec = node.spec.get_or_insert_default();
         one_range_in_both_fields(spec);
         spec.unschedulable.take_if(|on| !*on);
+        spec.taints.take_if(|taints| taints.is_empty());
         let Some(status) = &mut node.status else { return };
         for list in [status.capacity.as_mut(), status.allocatable.as_mut()].into_iter().flatten() {
             list.values_mut().for_each(resources::canonicalize);

@@ -455,6 +455,7 @@ fn begin_life(meta: &mut ObjectMeta, now: Timestamp, has_generation: bool) -> bo
     meta.self_link = None;
     meta.managed_fields = None;
     meta.generation = has_generation.then_some(1);
+    drop_empty(meta);
     let prefix = meta.generate_name.as_deref().unwrap_or_default();
     let is_unnamed = meta.name.as_deref().unwrap_or_default().is_empty();
     if is_unnamed && !prefix.is_empty() {
@@ -534,6 +535,14 @@ fn check_identity(call: &Call<'_>, entry: &Entry, meta: &ObjectMeta) -> Result<(
     }
 }
 
+/// Kubernetes stores no empty lists and maps here, so a client never sees one.
+fn drop_empty(meta: &mut ObjectMeta) {
+    meta.labels.take_if(|labels| labels.is_empty());
+    meta.annotations.take_if(|annotations| annotations.is_empty());
+    meta.finalizers.take_if(|finalizers| finalizers.is_empty());
+    meta.owner_references.take_if(|owners| owners.is_empty());
+}
+
 /// Keeps what an update may not touch, and what it need not repeat.
 fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.uid.clone_from(&old.uid);
@@ -549,6 +558,7 @@ fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.resource_version = None;
     new.self_link = None;
     new.managed_fields = None;
+    drop_empty(new);
 }
 
 /// Whether a deleted object has nothing left that keeps it.

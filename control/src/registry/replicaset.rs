@@ -101,8 +101,9 @@ impl Kind for ReplicaSets {
         check::not_negative(spec.replicas.unwrap_or_default().into(), &path.child("replicas"), errors);
         let min_ready = spec.min_ready_seconds.unwrap_or_default();
         check::not_negative(min_ready.into(), &path.child("minReadySeconds"), errors);
-        workload::selector(&spec.selector, "deployment", &path.child("selector"), errors);
+        let is_usable = workload::selector(&spec.selector, "deployment", &path.child("selector"), errors);
         match &spec.template {
+            Some(_) if !is_usable => {}
             Some(template) => {
                 workload::template(template, &spec.selector, "ReplicaSet", &path.child("template"), errors);
             }

@@ -5,17 +5,18 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use naru_model::{
-    selector::matches_api,
+    selector::{Selector, matches_api},
     validation::{FieldErrors, Path, names},
 };
 use serde_json::Value;
 
 use super::podspec::{self, OrEmpty, check};
 
-/// The selector must be there, and must match the pods that the template makes.
-pub fn selector(selector: &LabelSelector, kind: &str, path: &Path, errors: &mut FieldErrors) {
+/// The selector must be there and select something. Answers whether it makes sense to compare it with a template.
+pub fn selector(selector: &LabelSelector, kind: &str, path: &Path, errors: &mut FieldErrors) -> bool {
     if *selector == LabelSelector::default() {
-        return errors.required(path, "");
+        errors.required(path, "");
+        return true;
     }
     check::label_selector(Some(selector), path, errors);
     if selector.match_labels.iter().flatten().next().is_none()
@@ -24,6 +25,12 @@ pub fn selector(selector: &LabelSelector, kind: &str, path: &Path, errors: &mut 
         let value = serde_json::to_value(selector).unwrap_or_default();
         errors.invalid(path, value, &format!("empty selector is invalid for {kind}"));
     }
+    let is_usable = Selector::from_api(Some(selector)).is_ok();
+    if !is_usable {
+        let value = serde_json::to_value(selector).unwrap_or_default();
+        errors.invalid(path, value, "invalid label selector");
+    }
+    is_usable
 }
 
 /// Checks the template itself and that its pods fit the selector and live on when they end.

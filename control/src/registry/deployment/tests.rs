@@ -64,6 +64,20 @@ fn the_selector_is_required_and_matches_the_template() {
 }
 
 #[test]
+fn a_selector_that_makes_no_sense_is_not_compared_with_the_template() {
+    let selector = "{matchExpressions: [{key: app, operator: Like}]}";
+    let found = testing::create(
+        &Deployments,
+        &format!("{{metadata: {{name: d}}, spec: {{selector: {selector}, template: {{}}}}}}"),
+    );
+    let expected = [
+        "spec.selector.matchExpressions[0].operator: Invalid value: \"Like\": not a valid selector operator",
+        "spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"Like\"}]}: invalid label selector",
+    ];
+    testing::assert_errors(&found.1, &expected, selector);
+}
+
+#[test]
 fn numbers_are_not_negative_and_the_deadline_is_after_min_ready() {
     check("replicas: -1", &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]);
     check(
@@ -123,7 +137,7 @@ fn a_rolling_update_can_move() {
     check(
         "strategy: {type: Blue}",
         &[
-            "spec.strategy.type: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\"",
+            "spec.strategy: Unsupported value: {\"RollingUpdate\":null,\"Type\":\"Blue\"}: supported values: \"Recreate\", \"RollingUpdate\"",
         ],
     );
 }

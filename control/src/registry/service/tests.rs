@@ -77,7 +77,9 @@ fn ports_are_required_named_and_distinct() {
         ),
         (
             "ports: [{port: 80, name: a}, {port: 80, name: b}]",
-            &["spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"],
+            &[
+                "spec.ports[1]: Duplicate value: {\"AppProtocol\":null,\"Name\":\"\",\"NodePort\":0,\"Port\":80,\"Protocol\":\"TCP\",\"TargetPort\":0}",
+            ],
         ),
         ("ports: [{port: 80, name: a}, {port: 80, name: b, protocol: UDP}]", &[]),
         ("ports: [{port: 80, targetPort: http}]", &[]),
@@ -311,5 +313,44 @@ fn tables_show_addresses_and_ports() {
         let row = Services.row(&testing::decode::<Services>(&yaml), testing::now());
         assert_eq!(row.len(), Services.columns().len());
         assert_eq!([&row[1], &row[2], &row[3], &row[4], &row[6]], expected, "{spec}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_or_no_future_is_warned_of() {
+    const EXTERNAL: &str = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+    for (spec, expected) in [
+        ("ports: [{port: 80}]", &[][..]),
+        (
+            "clusterIP: None, loadBalancerIP: 1.2.3.4, externalIPs: [1.2.3.4], sessionAffinity: ClientIP",
+            &[
+                "spec.loadBalancerIP is ignored for headless services",
+                "spec.externalIPs is ignored for headless services",
+                "spec.SessionAffinity is ignored for headless services",
+            ],
+        ),
+        ("ports: [{port: 80}], externalIPs: [1.2.3.4]", &[EXTERNAL]),
+        (
+            "type: ExternalName, externalName: a.b, externalIPs: [1.2.3.4]",
+            &["spec.externalIPs is ignored when spec.type is \"ExternalName\""],
+        ),
+        (
+            "ports: [{port: 80}], externalName: a.b",
+            &["spec.externalName is ignored when spec.type is not \"ExternalName\""],
+        ),
+        (
+            "ports: [{port: 80}], trafficDistribution: PreferClose",
+            &["spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\""],
+        ),
+        (
+            "ports: [{port: 80}], externalIPs: ['2001:DB8::1']",
+            &[
+                EXTERNAL,
+                "spec.externalIPs[0]: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
+            ],
+        ),
+    ] {
+        let (object, _) = testing::create(&Services, &service(spec));
+        assert_eq!(Services.warnings(&object), expected, "{spec}");
     }
 }

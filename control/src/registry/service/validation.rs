@@ -3,7 +3,10 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use naru_model::validation::{FieldErrors, Path};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use super::{
     NONE, has_cluster_ip, is_externally_accessible, is_headless, is_load_balancer, needs_health_check,
@@ -243,7 +246,11 @@ fn repeated_ports(spec: &ServiceSpec, path: &Path, errors: &mut FieldErrors) {
             }
         }
         if !ports.insert((protocol, port.port)) {
-            errors.duplicate(&path, json!({ "port": port.port, "protocol": protocol }));
+            // All fields of the port, as Kubernetes prints its own type; those that do not count are empty.
+            let key = json!({
+                "Name": "", "Protocol": protocol, "AppProtocol": null, "Port": port.port, "TargetPort": 0, "NodePort": 0,
+            });
+            errors.duplicate(&path, key);
         }
     }
 }
@@ -412,17 +419,46 @@ pub(super) fn warnings(service: &Service) -> Vec<String> {
     if has_annotation(TOPOLOGY_HINTS) {
         texts.push(format!("annotation {TOPOLOGY_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
     }
-    if is_headless(spec) {
-        for (name, is_set) in [
-            ("loadBalancerIP", !spec.load_balancer_ip.or_empty().is_empty()),
-            ("externalIPs", !spec.external_ips.or_empty().is_empty()),
-        ] {
-            if is_set {
-                texts.push(format!("spec.{name} is ignored when spec.clusterIP is \"None\""));
-            }
+    let is_external_name = spec.type_.as_deref() == Some("ExternalName");
+    let is_headless = spec.type_.as_deref() == Some("ClusterIP") && is_headless(spec);
+    let (external, balancer) = (spec.external_ips.or_empty(), spec.load_balancer_ip.or_empty());
+    for (is_so, text) in [
+        (is_headless && !balancer.is_empty(), "spec.loadBalancerIP is ignored for headless services"),
+        (is_headless && !external.is_empty(), "spec.externalIPs is ignored for headless services"),
+        (
+            is_headless && spec.session_affinity.as_deref() != Some(NONE),
+            "spec.SessionAffinity is ignored for headless services",
+        ),
+        (
+            !is_headless && !is_external_name && !external.is_empty(),
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        ),
+        (
+            is_external_name && !external.is_empty(),
+            "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+        ),
+        (
+            !is_external_name && !spec.external_name.or_empty().is_empty(),
+            "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+        ),
+        (
+            spec.traffic_distribution.as_deref() == Some("PreferClose"),
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+        ),
+    ] {
+        if is_so {
+            texts.push(text.into());
         }
-        if spec.session_affinity.as_deref() == Some("ClientIP") {
-            texts.push("spec.SessionAffinity is ignored for headless services".into());
+    }
+    let addresses =
+        external.iter().enumerate().map(|(index, text)| (format!("externalIPs[{index}]"), &**text));
+    for (field, text) in addresses.chain([("loadBalancerIP".to_owned(), balancer)]) {
+        if let Ok(address) = text.parse::<Ipv6Addr>()
+            && address.to_string() != text
+        {
+            texts.push(format!(
+                "spec.{field}: IPv6 address \"{text}\" should be in RFC 5952 canonical format (\"{address}\")"
+            ));
         }
     }
     texts

@@ -30,6 +30,13 @@ fn tolerations_say_something_sensible() {
             ],
         ),
         (
+            // Alpha, and off by default.
+            "{key: k, operator: Gt, value: '5'}",
+            &[
+                "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\"",
+            ],
+        ),
+        (
             "{key: k, effect: Never}",
             &[
                 "spec.tolerations[0].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",

@@ -39,9 +39,16 @@ impl Cluster {
     }
 
     pub fn start_with(options: Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("naru-test-").tempdir().expect("a temp dir");
-        let mut cluster = Self { dir, options, process: None };
+        let mut cluster = Self::prepare(options);
         cluster.up();
+        cluster
+    }
+
+    /// A cluster that is not started yet, for tests that do something to its empty data directory first.
+    pub fn prepare(options: Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("naru-test-").tempdir().expect("a temp dir");
+        let cluster = Self { dir, options, process: None };
+        std::fs::create_dir(cluster.data_dir()).expect("the temp dir is writable");
         cluster
     }
 

@@ -1,8 +1,14 @@
 //! `naru up` and its siblings on the command line: starting, stopping, resuming, and refusing in words.
 
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
-use naru_tests::{Cluster, Options, eventually, naru_binary};
+use naru_tests::{Cluster, Kubectl, Options, eventually, naru_binary, raw_client::Target};
 
 #[test]
 fn a_second_start_resumes_the_same_cluster() {
@@ -108,6 +114,166 @@ fn a_port_that_is_taken_is_named() {
     let error =
         refused(&["up", "--listen", &address, "--data-dir", &dir.path().join("d").to_string_lossy()], 1);
     assert!(error.contains(&address), "{error}");
+}
+
+/// The files below `dir`, with their contents.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// Creates a ConfigMap that fills so many KiB of the store.
+fn create_large(kubectl: &Kubectl, name: &str, kib: usize) -> naru_tests::Answer {
+    let data = "x".repeat(kib << 10);
+    let object = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"x":"{data}"}}}}"#
+    );
+    kubectl.run_with(&["create", "-f", "-"], &object)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_reported_in_a_sentence_and_left_alone() {
+    let mut cluster = Cluster::start();
+    // Enough for a checkpoint, so that there is a database beside the log.
+    let (kubectl, store) = (cluster.kubectl(), cluster.data_dir().join("server/store"));
+    for index in 0..40 {
+        create_large(&kubectl, &format!("large-{index}"), 900).ok();
+    }
+    eventually("a checkpoint", async || if store.join("state.redb").exists() { Ok(()) } else { Err("none") })
+        .await;
+    assert_eq!(cluster.stop(), 0);
+    let sound = contents(&store);
+    let log = sound.keys().rfind(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+    let database = store.join("state.redb");
+    let cut = |path: &Path, len: usize| sound[path][..len].to_vec();
+    let flipped = |path: &Path, at: usize| {
+        let mut bytes = sound[path].clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+    let data_dir = cluster.data_dir();
+    for (path, bytes, what) in [
+        (log, flipped(log, 100), "a flipped bit in the log"),
+        (log, Vec::new(), "an empty log"),
+        (&database, cut(&database, sound[&database].len() / 2), "half a database"),
+        (&database, flipped(&database, 3), "a flipped bit in the database"),
+        (&database, Vec::new(), "an empty database"),
+    ] {
+        std::fs::write(path, &bytes).unwrap();
+        let damaged = contents(&store);
+        let error = refused(&["up", "--listen", "127.0.0.1:0", "--data-dir", &data_dir.to_string_lossy()], 1);
+        assert_eq!(error.lines().count(), 1, "{what}: one sentence: {error}");
+        assert!(error.contains("is corrupted") && error.contains("restore"), "{what}: {error}");
+        assert!(error.contains(&*store.to_string_lossy()), "{what}: {error}");
+        let mut after = contents(&store);
+        // The lock says which process held it last.
+        after.insert(store.join("lock"), damaged[&store.join("lock")].clone());
+        assert!(after == damaged, "{what}: files were changed");
+        let socket = data_dir.join("nodes/naru/runtime.sock");
+        assert!(std::os::unix::net::UnixStream::connect(socket).is_err(), "{what}: a runtime is left");
+        std::fs::write(path, &sound[path]).unwrap();
+    }
+    cluster.up();
+    assert_eq!(cluster.kubectl().run(&["get", "cm", "-o", "name"]).ok().matches("/large-").count(), 40);
+}
+
+/// A file system of a few MiB in memory; gone with this value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, mib: u32) -> Self {
+        let disk = Self(path.into());
+        let size = format!("size={mib}m");
+        disk.as_root(&["mount", "-t", "tmpfs", "-o", &format!("{size},mode=0777"), "tmpfs"]);
+        disk
+    }
+
+    /// Runs a command on the mount point, by sudo where the test is not root.
+    fn as_root(&self, command: &[&str]) {
+        let sudo: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["sudo", "-n"] };
+        let words = [sudo, command].concat();
+        let status = Command::new(words[0]).args(&words[1..]).arg(&self.0).status().unwrap();
+        assert!(status.success(), "{command:?} needs root");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.as_root(&["umount", "--lazy"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_writes_with_a_status_until_there_is_space_again() {
+    let mut cluster = Cluster::prepare(Options::default());
+    let data_dir = cluster.data_dir();
+    let _disk = SmallDisk::mount(&data_dir, 48);
+    cluster.up();
+    let kubectl = cluster.kubectl();
+    kubectl.run(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
+
+    // Somebody else's file takes what is left.
+    let filler = data_dir.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    let block = vec![7; 1 << 16];
+    while file.write(&block).is_ok_and(|written| written > 0) {}
+    drop(file);
+    let mut written = Vec::new();
+    let refused = loop {
+        let name = format!("large-{}", written.len());
+        let answer = create_large(&kubectl, &name, 200);
+        if answer.code != 0 {
+            break answer.stderr;
+        }
+        written.push(name);
+        assert!(written.len() < 100, "the disk does not fill");
+    };
+    assert!(refused.contains("(InternalError)") && refused.contains("disk"), "{refused}");
+    // Reads go on, of all that was acknowledged and of nothing else.
+    let names = || {
+        let listed = kubectl.run(&["get", "cm", "-o", "name"]).ok();
+        let large = listed.lines().filter_map(|line| line.strip_prefix("configmap/large-"));
+        large.map(|number| format!("large-{number}")).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(), written.iter().cloned().collect());
+    assert_eq!(kubectl.run(&["get", "cm", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");
+
+    std::fs::remove_file(&filler).unwrap();
+    eventually("writes go on", async || {
+        let answer = create_large(&kubectl, "later", 200);
+        if answer.code == 0 { Ok(()) } else { Err(answer.stderr) }
+    })
+    .await;
+    assert_eq!(cluster.stop(), 0, "{}", cluster.log());
+    cluster.up();
+    let kubectl = cluster.kubectl();
+    kubectl.run(&["get", "cm", "later", "kept"]).ok();
+    for name in &written {
+        kubectl.run(&["get", "cm", name]).ok();
+    }
+    cluster.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_the_limit_is_refused_with_a_status() {
+    let cluster = Cluster::start();
+    let refused = create_large(&cluster.kubectl(), "large", 3 << 10).refused();
+    assert!(refused.contains("(RequestEntityTooLarge)") && refused.contains("3145728"), "{refused}");
+    // The same over HTTP/1.1, whose client learns of it while it is still sending; and the server is none the worse.
+    let mut connection = Target::from_kubeconfig(&cluster.kubeconfig()).connect().await;
+    let body = bytes::Bytes::from(vec![b' '; 4 << 20]);
+    let path = "/api/v1/namespaces/default/configmaps";
+    let (status, _) = connection.call("POST", path, "application/json", body).await;
+    assert_eq!(status, 413);
+    create_large(&cluster.kubectl(), "small", 900).ok();
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Pods that have to go: drained nodes, evictions, and what a ReplicaSet takes in, lets go and picks.
+
+use std::collections::BTreeSet;
+
+use naru_tests::{Cluster, Kubectl, Options, eventually};
+
+fn set(kind: &str, replicas: u32) -> String {
+    format!(
+        "\
+apiVersion: apps/v1
+kind: {kind}
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      containers:
+      - {{name: web, image: 'hello:v1', ports: [{{containerPort: 8080}}]}}
+"
+    )
+}
+
+fn lone_pod(name: &str, labels: &str) -> String {
+    format!(
+        "\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{{labels}}}}}
+spec:
+  containers:
+  - {{name: web, image: 'hello:v1', ports: [{{containerPort: 8080}}]}}
+---
+"
+    )
+}
+
+/// Name, uid, node and controlling owner of each pod with `app: web` that is not being deleted.
+fn pods(kubectl: &Kubectl) -> Vec<[String; 4]> {
+    let path = "jsonpath={range .items[*]}{.metadata.deletionTimestamp}#{.metadata.name}#{.metadata.uid}#{.spec.nodeName}#\
+                {.metadata.ownerReferences[?(@.controller==true)].name}{\"\\n\"}{end}";
+    let text = kubectl.run(&["get", "pods", "-l", "app=web", "-o", path]).ok();
+    let staying = text.lines().filter_map(|line| line.strip_prefix('#'));
+    staying
+        .map(|line| {
+            let parts: Vec<_> = line.split('#').map(str::to_owned).collect();
+            parts.try_into().expect("four parts")
+        })
+        .collect()
+}
+
+async fn until_pods(kubectl: &Kubectl, what: &str, is_so: impl Fn(&[[String; 4]]) -> bool) {
+    eventually(what, async || {
+        let pods = pods(kubectl);
+        if is_so(&pods) { Ok(()) } else { Err(format!("{pods:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_gives_its_pods_away_until_it_is_uncordoned() {
+    let cluster = Cluster::start_with(Options { nodes: 2, ..Options::default() });
+    cluster.import_samples(&["hello"]);
+    for kubectl in cluster.kubectls() {
+        kubectl.apply(&set("Deployment", 2));
+        kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
+        let nodes: BTreeSet<_> = pods(&kubectl).into_iter().map(|[_, _, node, _]| node).collect();
+        assert_eq!(nodes.len(), 2, "{nodes:?}");
+
+        // A cordoned node keeps its pods and gets no more.
+        kubectl.run(&["cordon", "naru-1"]).ok();
+        let listed = kubectl.run(&["get", "nodes", "naru-1", "--no-headers"]).ok();
+        assert!(listed.contains("Ready,SchedulingDisabled"), "{listed}");
+        kubectl.run(&["scale", "deploy/web", "--replicas=4"]).ok();
+        kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
+        let on_first = |pods: &[[String; 4]]| pods.iter().filter(|[_, _, node, _]| node == "naru-1").count();
+        assert_eq!(on_first(&pods(&kubectl)), 1);
+
+        // Nobody would bring a lone pod back, so draining it has to be asked for.
+        let lone = lone_pod("lone", "app: lone").replace("spec:\n", "spec:\n  nodeName: naru-1\n");
+        kubectl.apply(&lone);
+        kubectl.run(&["wait", "--for=condition=Ready", "pod/lone", "--timeout=60s"]).ok();
+        let refused = kubectl.run(&["drain", "naru-1", "--timeout=60s"]).refused();
+        assert!(refused.contains("cannot delete") && refused.contains("default/lone"), "{refused}");
+        let drained = kubectl.run(&["drain", "naru-1", "--force", "--timeout=60s"]).ok();
+        assert!(
+            drained.contains("evicting pod default/web-") && drained.contains("node/naru-1 drained"),
+            "{drained}"
+        );
+        assert_eq!(on_first(&pods(&kubectl)), 0);
+        assert!(kubectl.run(&["get", "pod", "lone"]).refused().contains("NotFound"));
+        kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
+
+        kubectl.run(&["uncordon", "naru-1"]).ok();
+        kubectl.run(&["scale", "deploy/web", "--replicas=6"]).ok();
+        until_pods(&kubectl, "new pods on the node", |pods| on_first(pods) > 0).await;
+        kubectl.run(&["delete", "deploy", "web", "--cascade=foreground", "--timeout=60s"]).ok();
+    }
+}
+
+#[test]
+fn an_eviction_deletes_the_pod_that_it_names_and_no_other() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello"]);
+    kubectl.apply(&[lone_pod("one", "app: web"), lone_pod("two", "app: web")].concat());
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s"]).ok();
+    let uid = |name: &str| kubectl.run(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"]).ok();
+    let evict = |pod: &str, name: &str, options: &str| {
+        let eviction = format!(
+            r#"{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{name}"}},"deleteOptions":{{{options}}}}}"#
+        );
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        kubectl.run_with(&["create", "--raw", &path, "-f", "-"], &eviction)
+    };
+    evict("one", "one", r#""dryRun":["All"]"#).ok();
+    assert!(evict("one", "two", "").refused().contains("does not match"));
+    let other = format!(r#""preconditions":{{"uid":"{}"}}"#, uid("two"));
+    assert!(evict("one", "one", &other).refused().contains("Conflict"));
+    assert!(evict("nobody", "nobody", "").refused().contains("NotFound"));
+    assert_eq!(pods(&kubectl).len(), 2, "nothing of this deletes");
+    let right = format!(r#""gracePeriodSeconds":0,"preconditions":{{"uid":"{}"}}"#, uid("one"));
+    let status: serde_json::Value = serde_json::from_str(&evict("one", "one", &right).ok()).unwrap();
+    assert_eq!((&status["kind"], &status["status"]), (&"Status".into(), &"Success".into()));
+    kubectl.run(&["wait", "--for=delete", "pod/one", "--timeout=60s"]).ok();
+    assert_eq!(pods(&kubectl).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_set_adopts_releases_orphans_and_deletes_the_cheapest_first() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello"]);
+    let are_owned = |pods: &[[String; 4]], count: usize| {
+        pods.iter().filter(|[_, _, _, owner]| owner == "web").count() == count
+    };
+
+    // A pod that was there is adopted: two replicas need only one more.
+    kubectl.apply(&lone_pod("early", "app: web"));
+    kubectl.apply(&set("ReplicaSet", 2));
+    until_pods(&kubectl, "two pods of the set", |pods| pods.len() == 2 && are_owned(pods, 2)).await;
+    assert!(pods(&kubectl).iter().any(|[name, ..]| name == "early"));
+
+    // Who loses the label is let go and replaced.
+    kubectl.run(&["label", "pod", "early", "app=other", "--overwrite"]).ok();
+    until_pods(&kubectl, "a replacement", |pods| {
+        pods.len() == 2 && are_owned(pods, 2) && pods.iter().all(|[name, ..]| name != "early")
+    })
+    .await;
+    let owners = ["get", "pod", "early", "-o", "jsonpath={.metadata.ownerReferences}"];
+    assert_eq!(kubectl.run(&owners).ok(), "");
+
+    // Orphans stay, and a new set takes them back.
+    let uids = |pods: &[[String; 4]]| pods.iter().map(|[_, uid, ..]| uid.clone()).collect::<BTreeSet<_>>();
+    let before = uids(&pods(&kubectl));
+    kubectl.run(&["delete", "rs", "web", "--cascade=orphan", "--timeout=60s"]).ok();
+    let left = pods(&kubectl);
+    assert_eq!((uids(&left), are_owned(&left, 0)), (before.clone(), true));
+    kubectl.apply(&set("ReplicaSet", 2));
+    until_pods(&kubectl, "the orphans are adopted", |pods| are_owned(pods, 2)).await;
+    assert_eq!(uids(&pods(&kubectl)), before);
+
+    // Of ready pods, those that cost least go first; without a price a pod costs nothing.
+    kubectl.run(&["scale", "rs", "web", "--replicas=4"]).ok();
+    kubectl.run(&["wait", "--for=jsonpath={.status.readyReplicas}=4", "rs/web", "--timeout=60s"]).ok();
+    let names: Vec<_> = pods(&kubectl).into_iter().map(|[name, ..]| name).collect();
+    let [cheap, free, dear, dearest] = &names[..] else { panic!("{names:?}") };
+    for (pod, cost) in [(cheap, "-5"), (dear, "7"), (dearest, "100")] {
+        let cost = format!("controller.kubernetes.io/pod-deletion-cost={cost}");
+        kubectl.run(&["annotate", "pod", pod, &cost]).ok();
+    }
+    for (replicas, gone) in [(3, cheap), (2, free), (1, dear)] {
+        kubectl.run(&["scale", "rs", "web", &format!("--replicas={replicas}")]).ok();
+        until_pods(&kubectl, &format!("{gone} goes"), |pods| {
+            pods.len() == replicas && pods.iter().all(|[name, ..]| name != gone)
+        })
+        .await;
+    }
+    assert_eq!(pods(&kubectl)[0][0], *dearest);
+}

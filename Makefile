@@ -50,7 +50,7 @@ fmt: ## formats the code
 
 deny: ## licences, sources and duplicate bans of all dependencies
 	@tools/setup.sh deny
-	cargo deny check licenses bans sources
+	$(NARU_TOOLS)/cargo-deny/bin/cargo-deny check licenses bans sources
 
 clean: ## removes what was built
 	cargo clean

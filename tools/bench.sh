@@ -13,5 +13,7 @@ export NARU_BIN=$target/release/naru NARU_TOOLS=$tools NARU_SAMPLES=$PWD/build/s
 for bench in startup deployment api http; do
   cargo bench --locked -p naru-tests --bench "$bench"
 done
-# Prints its tables only: what was chosen by them is explained in docs/PERFORMANCE.md, "Raft log".
-cargo bench --locked -p naru-control --bench raft_log
+# These print their tables only. What was chosen by those of the log is explained in docs/PERFORMANCE.md, "Raft log".
+for bench in raft_log scheduler; do
+  cargo bench --locked -p naru-control --bench "$bench"
+done

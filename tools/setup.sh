@@ -30,5 +30,13 @@ esac
 [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 case ${1:-build} in
   test) cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest ;;
-  deny) cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny ;;
+  deny)
+    # Pinned, and kept with the other tools: building it takes minutes, running it seconds.
+    version=0.20.2
+    tools=${NARU_TOOLS:-$HOME/.cache/naru/tools}
+    case $("$tools/cargo-deny/bin/cargo-deny" --version 2>/dev/null) in
+      "cargo-deny $version") ;;
+      *) CARGO_TARGET_DIR=$(mktemp -d) cargo install --locked --version $version --root "$tools/cargo-deny" cargo-deny ;;
+    esac
+    ;;
 esac

@@ -227,7 +227,7 @@ mod tests {
             told(VIEWER, async |registry, user| {
                 let served = Arc::clone(registry.kinds().of::<ClusterRole>().expect("it is served"));
                 let call = Call::of(user, &served, "", "mine");
-                registry.patch(&call, crate::registry::Part::Whole, &Patch::Merge(patch)).await.map(drop)
+                registry.patch(&call, crate::registry::Part::Whole, &Patch::Merge(patch), &[]).await.map(drop)
             })
             .await
         };

@@ -54,8 +54,8 @@ const COLUMNS: &[Column] = &[
         "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment.",
     ),
     text::AGE,
-    text::column("Containers", "string", 1, "Names of each container in the template."),
-    text::column("Images", "string", 1, "Images referenced by each container in the template."),
+    text::CONTAINERS,
+    text::IMAGES,
     text::column(
         "Selector",
         "string",
@@ -147,10 +147,7 @@ impl Kind for Deployments {
         let ready = ("readyReplicas", status.ready_replicas.unwrap_or_default());
         workload::at_most(("availableReplicas", status.available_replicas), ready, &path, errors);
         let before = old.status.as_ref().and_then(|status| status.collision_count);
-        if before.is_some() && status.collision_count.unwrap_or(-1) < before.unwrap_or_default() {
-            let value = status.collision_count.unwrap_or_default();
-            errors.invalid(&path.child("collisionCount"), value, "cannot be decremented");
-        }
+        workload::collisions(status.collision_count, before, errors);
     }
 
     /// Kubernetes counts a change of annotations too: they are copied to the ReplicaSets.

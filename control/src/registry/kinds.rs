@@ -6,9 +6,10 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, configmap, controllerrevision, deployment, endpoints, endpointslice,
+    Kind, configmap, controllerrevision, daemonset, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
-    event, ipaddress, lease, namespace, node, pod, rbac, replicaset, secret, service, serviceaccount,
+    event, ipaddress, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate,
+    rbac, replicaset, replicationcontroller, secret, service, serviceaccount, statefulset,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -80,10 +81,16 @@ impl Kinds {
         kinds.add(configmap::ConfigMaps);
         kinds.add(secret::Secrets);
         kinds.add(serviceaccount::ServiceAccounts);
+        kinds.add(podtemplate::PodTemplates);
+        kinds.add(replicationcontroller::ReplicationControllers);
+        kinds.add(persistentvolume::PersistentVolumes);
+        kinds.add(persistentvolumeclaim::PersistentVolumeClaims);
         kinds.add(event::Events);
         kinds.add_view(&event::EVENTS_V1, "events", event::AS_EVENTS_V1);
         kinds.add(deployment::Deployments);
         kinds.add(replicaset::ReplicaSets);
+        kinds.add(statefulset::StatefulSets);
+        kinds.add(daemonset::DaemonSets);
         kinds.add(controllerrevision::ControllerRevisions);
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);

@@ -7,6 +7,7 @@
 pub mod allocation;
 pub mod configmap;
 pub mod controllerrevision;
+pub mod daemonset;
 pub mod decode;
 mod delete;
 pub mod deployment;
@@ -22,13 +23,18 @@ pub mod namespace;
 pub mod node;
 mod patch;
 mod path;
+pub mod persistentvolume;
+pub mod persistentvolumeclaim;
 pub mod pod;
 pub mod podspec;
+pub mod podtemplate;
 pub mod rbac;
 pub mod replicaset;
+pub mod replicationcontroller;
 pub mod secret;
 pub mod service;
 pub mod serviceaccount;
+pub mod statefulset;
 mod subresource;
 #[cfg(test)]
 mod testing;

@@ -58,8 +58,8 @@ const COLUMNS: &[Column] = &[
         "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
     ),
     text::AGE,
-    text::column("Containers", "string", 1, "Names of each container in the template."),
-    text::column("Images", "string", 1, "Images referenced by each container in the template."),
+    text::CONTAINERS,
+    text::IMAGES,
     text::column(
         "Selector",
         "string",
@@ -118,25 +118,15 @@ impl Kind for ReplicaSets {
 
     fn validate_status_update(&self, new: &ReplicaSet, _old: &ReplicaSet, errors: &mut FieldErrors) {
         let Some(status) = &new.status else { return };
-        let path = Path::new("status");
-        workload::counts(
-            &[
-                ("replicas", Some(status.replicas.into())),
-                ("fullyLabeledReplicas", status.fully_labeled_replicas.map(Into::into)),
-                ("readyReplicas", status.ready_replicas.map(Into::into)),
-                ("availableReplicas", status.available_replicas.map(Into::into)),
-                ("terminatingReplicas", status.terminating_replicas.map(Into::into)),
-                ("observedGeneration", status.observed_generation),
-            ],
-            &path,
-            errors,
-        );
-        let all = ("status.replicas", status.replicas);
-        workload::at_most(("fullyLabeledReplicas", status.fully_labeled_replicas), all, &path, errors);
-        workload::at_most(("readyReplicas", status.ready_replicas), all, &path, errors);
-        workload::at_most(("availableReplicas", status.available_replicas), all, &path, errors);
-        let ready = ("readyReplicas", status.ready_replicas.unwrap_or_default());
-        workload::at_most(("availableReplicas", status.available_replicas), ready, &path, errors);
+        let counts = workload::ReplicaCounts {
+            replicas: status.replicas,
+            fully_labeled: status.fully_labeled_replicas,
+            ready: status.ready_replicas,
+            available: status.available_replicas,
+            terminating: status.terminating_replicas,
+            observed_generation: status.observed_generation,
+        };
+        counts.validate(errors);
     }
 
     fn is_spec_changed(&self, new: &ReplicaSet, old: &ReplicaSet) -> bool {

@@ -1,8 +1,13 @@
 //! Cells of tables and facts of discovery that several kinds share.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity,
+    apis::meta::v1::{LabelSelector, ObjectMeta},
+};
+use k8s_openapi::jiff::Timestamp;
 use naru_model::{ResourceInfo, resource::ALL_VERBS};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::Column;
@@ -23,6 +28,11 @@ pub const AGE: Column = Column {
     description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 };
 
+/// Wide columns of what has a pod template.
+pub const CONTAINERS: Column = column("Containers", "string", 1, "Names of each container in the template.");
+pub const IMAGES: Column =
+    column("Images", "string", 1, "Images referenced by each container in the template.");
+
 /// A column of the usual shape.
 pub const fn column(
     name: &'static str,
@@ -31,6 +41,16 @@ pub const fn column(
     description: &'static str,
 ) -> Column {
     Column { name, kind, format: "", priority, description }
+}
+
+/// The cell of [`NAME`].
+pub fn name(meta: &ObjectMeta) -> Value {
+    meta.name.as_deref().unwrap_or_default().into()
+}
+
+/// The cell of [`AGE`].
+pub fn age(meta: &ObjectMeta, now: Timestamp) -> Value {
+    super::kind::age(meta.creation_timestamp.as_ref(), now).into()
 }
 
 pub fn or_none(text: &str) -> &str {
@@ -58,6 +78,11 @@ pub fn containers(template: Option<&PodTemplateSpec>) -> (String, String) {
         join(containers.iter().map(|container| container.name.as_str()).collect()),
         join(containers.iter().map(|container| container.image.as_deref().unwrap_or_default()).collect()),
     )
+}
+
+/// `3Gi`, or "" where there is none.
+pub fn quantity(quantity: Option<&Quantity>) -> &str {
+    quantity.map_or("", |quantity| quantity.0.as_str())
 }
 
 /// A namespaced resource of the core group with all verbs.

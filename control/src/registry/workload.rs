@@ -48,6 +48,11 @@ pub fn template(
         errors.invalid(&path.child("metadata").child("labels"), value, detail);
     }
     podspec::validate_template(template, path, errors);
+    restarts(template, kind, path, errors);
+}
+
+/// Pods that are kept running start again whenever they end.
+pub fn restarts(template: &PodTemplateSpec, kind: &str, path: &Path, errors: &mut FieldErrors) {
     let Some(spec) = &template.spec else { return };
     let policy = spec.restart_policy.or_empty();
     if policy != "Always" {
@@ -76,6 +81,48 @@ pub fn at_most(
     let count = count.unwrap_or_default();
     if count > of {
         errors.invalid(&path.child(name), count, &format!("cannot be greater than {of_name}"));
+    }
+}
+
+/// The counts that ReplicaSets and ReplicationControllers report.
+pub struct ReplicaCounts {
+    pub replicas: i32,
+    pub fully_labeled: Option<i32>,
+    pub ready: Option<i32>,
+    pub available: Option<i32>,
+    pub terminating: Option<i32>,
+    pub observed_generation: Option<i64>,
+}
+
+impl ReplicaCounts {
+    pub fn validate(&self, errors: &mut FieldErrors) {
+        let path = Path::new("status");
+        counts(
+            &[
+                ("replicas", Some(self.replicas.into())),
+                ("fullyLabeledReplicas", self.fully_labeled.map(Into::into)),
+                ("readyReplicas", self.ready.map(Into::into)),
+                ("availableReplicas", self.available.map(Into::into)),
+                ("terminatingReplicas", self.terminating.map(Into::into)),
+                ("observedGeneration", self.observed_generation),
+            ],
+            &path,
+            errors,
+        );
+        let all = ("status.replicas", self.replicas);
+        at_most(("fullyLabeledReplicas", self.fully_labeled), all, &path, errors);
+        at_most(("readyReplicas", self.ready), all, &path, errors);
+        at_most(("availableReplicas", self.available), all, &path, errors);
+        let ready = ("readyReplicas", self.ready.unwrap_or_default());
+        at_most(("availableReplicas", self.available), ready, &path, errors);
+    }
+}
+
+/// Names that were taken already are counted, never forgotten.
+pub fn collisions(new: Option<i32>, old: Option<i32>, errors: &mut FieldErrors) {
+    if old.is_some() && new.unwrap_or(-1) < old.unwrap_or_default() {
+        let path = Path::new("status").child("collisionCount");
+        errors.invalid(&path, new.unwrap_or_default(), "cannot be decremented");
     }
 }
 

@@ -127,7 +127,7 @@ fn node_affinity(affinity: &NodeAffinity, path: &Path, errors: &mut FieldErrors)
     }
 }
 
-pub(super) fn node_selector(selector: &NodeSelector, path: &Path, errors: &mut FieldErrors) {
+pub(in crate::registry) fn node_selector(selector: &NodeSelector, path: &Path, errors: &mut FieldErrors) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         return errors.required(&path, "must have at least one node selector term");

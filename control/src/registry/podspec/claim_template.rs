@@ -33,31 +33,46 @@ fn template_meta(meta: &ObjectMeta, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn claim_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut FieldErrors) {
+/// Checks what a claim asks for.
+pub(in crate::registry) fn claim_spec(
+    spec: &PersistentVolumeClaimSpec,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let (modes, modes_path) = (spec.access_modes.or_empty(), path.child("accessModes"));
     if modes.is_empty() {
         errors.required(&modes_path, "at least 1 access mode is required");
     }
     check::label_selector(spec.selector.as_ref(), &path.child("selector"), errors);
-    for mode in modes {
-        check::one_of(mode, ACCESS_MODES, &modes_path, errors);
-    }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
-    }
+    access_modes(modes, &modes_path, errors);
     storage_request(spec, &path.child("resources").key("storage"), errors);
-    for (name, class) in [
-        ("storageClassName", &spec.storage_class_name),
-        ("volumeAttributesClassName", &spec.volume_attributes_class_name),
-    ] {
-        if !class.or_empty().is_empty() {
-            check::subdomain(class.or_empty(), &path.child(name), errors);
-        }
-    }
+    class_name(spec.storage_class_name.or_empty(), &path.child("storageClassName"), errors);
     if let Some(mode) = &spec.volume_mode {
         check::one_of(mode, &["Block", "Filesystem"], &path.child("volumeMode"), errors);
     }
     data_sources(spec, path, errors);
+    let class = spec.volume_attributes_class_name.or_empty();
+    class_name(class, &path.child("volumeAttributesClassName"), errors);
+}
+
+/// Each is known, and the exclusive one stands alone.
+pub(in crate::registry) fn access_modes(modes: &[String], path: &Path, errors: &mut FieldErrors) {
+    for mode in modes {
+        check::one_of(mode, ACCESS_MODES, path, errors);
+    }
+    let (alone, others): (Vec<_>, Vec<_>) = modes
+        .iter()
+        .filter(|mode| ACCESS_MODES.contains(&mode.as_str()))
+        .partition(|mode| *mode == "ReadWriteOncePod");
+    if !alone.is_empty() && !others.is_empty() {
+        errors.forbidden(path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn class_name(name: &str, path: &Path, errors: &mut FieldErrors) {
+    if !name.is_empty() {
+        check::subdomain(name, path, errors);
+    }
 }
 
 fn storage_request(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut FieldErrors) {
@@ -90,6 +105,12 @@ fn data_sources(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Fiel
                 "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
             );
         }
+        class_name(group, &path.child("apiGroup"), errors);
+    }
+    if let Some(namespace) = spec.data_source_ref.as_ref().and_then(|it| it.namespace.as_deref())
+        && !namespace.is_empty()
+    {
+        check::dns_label(namespace, &path.child("dataSourceRef").child("namespace"), errors);
     }
     let value = path.child("dataSource").as_str().to_owned();
     if source.is_some() && in_namespace {

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::{
     Container, EnvVar, EphemeralContainer, LifecycleHandler, ObjectFieldSelector, PodSpec, Probe,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::BTreeMap;
 
-use super::{OrEmpty, resources::ResourceList, volume_defaults};
+use super::{OrEmpty, resources::canonical_quantities, volume_defaults};
 
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 const DEFAULT_GRACE_PERIOD_SECONDS: i64 = 30;
@@ -69,7 +68,7 @@ pub fn pull_policy_for(image: &str) -> &'static str {
     if is_latest { "Always" } else { "IfNotPresent" }
 }
 
-pub(super) fn set_if_blank(field: &mut Option<String>, value: &str) {
+pub(in crate::registry) fn set_if_blank(field: &mut Option<String>, value: &str) {
     if field.or_empty().is_empty() {
         *field = Some(value.into());
     }
@@ -180,12 +179,5 @@ fn requests_from_limits(container: &mut Container) {
     let Some(resources) = &mut container.resources else { return };
     for (name, limit) in resources.limits.iter().flatten() {
         resources.requests.get_or_insert_default().entry(name.clone()).or_insert_with(|| limit.clone());
-    }
-}
-
-/// The API shows `1` for `1000m`; what cannot be read stays for validation to refuse.
-pub(super) fn canonical_quantities(list: Option<&mut ResourceList>) {
-    for quantity in list.into_iter().flat_map(BTreeMap::values_mut) {
-        super::resources::canonicalize(quantity);
     }
 }

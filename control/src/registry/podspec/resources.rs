@@ -22,6 +22,11 @@ pub fn canonicalize(quantity: &mut ApiQuantity) {
     *quantity = canonical.into();
 }
 
+/// The same for a whole list; what cannot be read stays for validation to refuse.
+pub(in crate::registry) fn canonical_quantities(list: Option<&mut ResourceList>) {
+    list.into_iter().flatten().for_each(|(_, quantity)| canonicalize(quantity));
+}
+
 /// The amount of one resource in a list; zero where it is missing or unreadable.
 pub fn amount(list: Option<&ResourceList>, name: &str) -> Quantity {
     list.and_then(|list| list.get(name))
@@ -189,7 +194,12 @@ fn resource_name(name: &str, owner: &Owner, path: &Path, errors: &mut FieldError
     }
 }
 
-fn resource_amount(name: &str, quantity: &ApiQuantity, path: &Path, errors: &mut FieldErrors) {
+pub(in crate::registry) fn resource_amount(
+    name: &str,
+    quantity: &ApiQuantity,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let parsed = match Quantity::try_from(quantity) {
         Ok(parsed) => parsed,
         Err(error) => return errors.invalid(path, quantity.0.as_str(), &error.to_string()),

@@ -8,7 +8,7 @@ use super::{Check, OrEmpty, affinity, check};
 
 const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-pub(super) fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut FieldErrors) {
+pub(in crate::registry) fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut FieldErrors) {
     for (index, toleration) in tolerations.iter().enumerate() {
         let path = path.index(index);
         let (key, value) = (toleration.key.or_empty(), toleration.value.or_empty());

@@ -161,6 +161,17 @@ impl<'a> Check<'a> {
     }
 }
 
+/// Checks the storage systems that a persistent volume shares with the volumes of pods, given as such a volume.
+/// Answers how many sources it names.
+pub(in crate::registry) fn storage_source(volume: &Volume, path: &Path, errors: &mut FieldErrors) -> usize {
+    let mut sources = Sources { path, count: 0 };
+    sources.take(volume.host_path.as_ref(), "hostPath", errors, host_path);
+    network_disks::cloud_disks(volume, &mut sources, errors);
+    network_disks::network_disks(volume, &mut sources, errors);
+    network_disks::plugins(volume, &mut sources, errors);
+    sources.count
+}
+
 /// The volume's own path, given that of its source.
 fn sources_path(source: &Path) -> Path {
     let text = source.as_str();

@@ -4,6 +4,7 @@
 //! patch means the same thing everywhere.
 
 pub mod condition;
+pub mod cron;
 pub mod duration;
 pub mod intstr;
 pub mod loopback;

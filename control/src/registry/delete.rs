@@ -56,7 +56,7 @@ impl Registry {
         let old = kind.load(entry).map_err(|error| damaged(entry, &error))?;
         let mut new = old.boxed();
         let now = Timestamp::now();
-        let finalizers = finalizers_given(options, new.meta());
+        let finalizers = finalizers_given(options, new.meta(), kind.orphans_by_default());
         new.meta_mut().finalizers = (!finalizers.is_empty()).then_some(finalizers);
         let grace = grace_period(new.meta(), options, || {
             kind.grace_period_seconds(&*old, options.grace_period_seconds)
@@ -89,7 +89,9 @@ impl Registry {
             return Ok(Deleted::Gone(entry.clone()));
         }
         let (json, entry) = self.put(call, entry, &*old, &*new, now).await?;
-        Ok(Deleted::Pending(Outcome { json, entry, is_created: false, warnings: Vec::new() }))
+        let is_undecided = kind.orphans_by_default() && options.propagation_policy.is_none();
+        let warnings = is_undecided.then(|| orphans_stay(call.served.info.plural)).into_iter().collect();
+        Ok(Deleted::Pending(Outcome { json, entry, is_created: false, warnings }))
     }
 }
 
@@ -124,10 +126,17 @@ fn set_deadline(meta: &mut ObjectMeta, now: Timestamp, seconds: i64) {
 }
 
 /// The propagation policy is remembered as a finalizer for the garbage collector.
-fn finalizers_given(options: &Delete, meta: &ObjectMeta) -> Vec<String> {
+fn finalizers_given(options: &Delete, meta: &ObjectMeta, orphans_by_default: bool) -> Vec<String> {
     let mut finalizers = meta.finalizers.clone().unwrap_or_default();
     let wanted = match options.propagation_policy.as_deref() {
-        None => return finalizers,
+        None => {
+            let is_decided =
+                finalizers.iter().any(|finalizer| finalizer == ORPHAN || finalizer == FOREGROUND);
+            if orphans_by_default && !is_decided && meta.deletion_timestamp.is_none() {
+                finalizers.push(ORPHAN.into());
+            }
+            return finalizers;
+        }
         Some("Orphan") => Some(ORPHAN),
         Some("Foreground") => Some(FOREGROUND),
         Some(_) => None,
@@ -142,6 +151,13 @@ fn finalizers_given(options: &Delete, meta: &ObjectMeta) -> Vec<String> {
         finalizers.push(wanted.into());
     }
     finalizers
+}
+
+fn orphans_stay(plural: &str) -> String {
+    format!(
+        "child pods are preserved by default when {plural} are deleted; set propagationPolicy=Background to remove them \
+         or set propagationPolicy=Orphan to suppress this warning"
+    )
 }
 
 fn check_policy(options: &Delete) -> Result<(), ApiError> {

@@ -109,6 +109,7 @@ pub trait ErasedKind: Send + Sync {
     fn mark_deleting(&self, object: &mut dyn AnyObject);
     fn is_held(&self, object: &dyn AnyObject) -> bool;
     fn grace_period_seconds(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
+    fn orphans_by_default(&self) -> bool;
 
     fn columns(&self) -> &'static [Column];
     fn row(&self, entry: &Entry, now: Timestamp) -> Vec<Value>;
@@ -224,6 +225,10 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
     fn grace_period_seconds(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64> {
         self.0.grace_period_seconds(of(object), requested)
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        self.0.orphans_by_default()
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -132,6 +132,11 @@ pub trait Kind: Send + Sync + 'static {
         false
     }
 
+    /// Whether dependents stay when a deletion does not say what becomes of them.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
     /// Columns beyond `Name` and `Age`; `columns` and `row` have the same length.
     fn columns(&self) -> &'static [Column] {
         &[

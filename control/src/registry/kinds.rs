@@ -6,9 +6,9 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, configmap, controllerrevision, daemonset, deployment, endpoints, endpointslice,
+    Kind, configmap, controllerrevision, cronjob, daemonset, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
-    event, ipaddress, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate,
+    event, ipaddress, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate,
     rbac, replicaset, replicationcontroller, secret, service, serviceaccount, statefulset,
 };
 
@@ -91,6 +91,8 @@ impl Kinds {
         kinds.add(replicaset::ReplicaSets);
         kinds.add(statefulset::StatefulSets);
         kinds.add(daemonset::DaemonSets);
+        kinds.add(job::Jobs);
+        kinds.add(cronjob::CronJobs);
         kinds.add(controllerrevision::ControllerRevisions);
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);

@@ -7,6 +7,7 @@
 pub mod allocation;
 pub mod configmap;
 pub mod controllerrevision;
+pub mod cronjob;
 pub mod daemonset;
 pub mod decode;
 mod delete;
@@ -16,6 +17,7 @@ pub mod endpointslice;
 pub mod erased;
 pub mod event;
 pub mod ipaddress;
+pub mod job;
 pub mod kind;
 mod kinds;
 pub mod lease;

@@ -147,6 +147,10 @@ impl Kind for ReplicationControllers {
         template.map(template_warnings).unwrap_or_default()
     }
 
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -106,6 +106,10 @@ impl FieldErrors {
     pub fn invalid(&mut self, path: &Path, value: impl Into<serde_json::Value>, detail: &str) {
         self.push(FieldErrorKind::Invalid, path, format!("Invalid value: {}: {detail}", value.into()));
     }
+    /// `Invalid value: detail`: for what is too large to be shown, or not one field's fault.
+    pub fn invalid_whole(&mut self, path: &Path, detail: &str) {
+        self.push(FieldErrorKind::Invalid, path, format!("Invalid value: {detail}"));
+    }
     /// `Unsupported value: "value": supported values: "a", "b"`
     pub fn not_supported(&mut self, path: &Path, value: impl Into<serde_json::Value>, supported: &[&str]) {
         let list = supported.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");

@@ -42,7 +42,7 @@ pub enum ApiError {
     NotAcceptable(String),
     #[error("{0}")]
     UnsupportedMediaType(String),
-    #[error("Request entity too large: limit is {limit} bytes")]
+    #[error("Request entity too large: limit is {limit}")]
     TooLarge { limit: usize },
     #[error("{0}")]
     Expired(String),

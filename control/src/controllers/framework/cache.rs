@@ -4,7 +4,7 @@
 //! are applied in the store's order. It shares entries with the store and so costs pointers, not copies.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -63,8 +63,9 @@ pub struct Cache {
     /// When a node's heartbeat (its Lease or its Ready condition) last changed, by this process's clock. The
     /// timestamps inside are another machine's, and may be from before we were started.
     heartbeats: HashMap<String, Timestamp>,
-    /// Nodes that count when all are silent: whether each is ready.
-    counted_nodes: HashMap<String, bool>,
+    /// Nodes that count when all are silent, and those of them that are ready.
+    counted_nodes: HashSet<String>,
+    ready_nodes: HashSet<String>,
     /// When a node was seen to vanish.
     vanished: HashMap<String, Timestamp>,
     started: Option<Timestamp>,
@@ -90,6 +91,7 @@ impl Cache {
         if key.resource() == "nodes" {
             self.heartbeats.remove(key.name());
             self.counted_nodes.remove(key.name());
+            self.ready_nodes.remove(key.name());
             self.vanished.insert(key.name().into(), now);
         }
         Some(previous)
@@ -178,7 +180,7 @@ impl Cache {
     /// Whether there are nodes and none is ready, so that the fault is more likely ours than theirs. Nodes with the
     /// label that excludes them from this do not count.
     pub fn is_every_node_lost(&self) -> bool {
-        !self.counted_nodes.is_empty() && !self.counted_nodes.values().any(|is_ready| *is_ready)
+        self.ready_nodes.is_empty() && !self.counted_nodes.is_empty()
     }
 
     /// Since when a node that is not there has been missing.
@@ -245,13 +247,11 @@ impl Cache {
         match entry.key.resource() {
             "nodes" => {
                 self.vanished.remove(node);
-                if entry.meta.labels.contains_key(EXCLUDED_FROM_DISRUPTION) {
-                    self.counted_nodes.remove(node);
-                } else {
-                    let is_ready =
-                        decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node));
-                    self.counted_nodes.insert(node.into(), is_ready);
-                }
+                let is_ready =
+                    decoded::<Node>(entry).is_some_and(|node| naru_model::pod::is_node_ready(&node));
+                let is_counted = !entry.meta.labels.contains_key(EXCLUDED_FROM_DISRUPTION);
+                put_or_take(&mut self.counted_nodes, node, is_counted);
+                put_or_take(&mut self.ready_nodes, node, is_counted && is_ready);
                 let beat = |entry: &Arc<Entry>| ready_heartbeat(&*decoded::<Node>(entry)?);
                 if previous.is_none_or(|previous| beat(previous) != beat(entry)) {
                     self.heartbeats.insert(node.into(), now);
@@ -282,6 +282,14 @@ fn node_of(pod: &Arc<Entry>) -> Option<String> {
 
 fn label_key(namespace: &str, label: &str, value: &str) -> String {
     format!("{namespace}\0{label}\0{value}")
+}
+
+fn put_or_take(names: &mut HashSet<String>, name: &str, is_in: bool) {
+    if is_in {
+        names.insert(name.into());
+    } else {
+        names.remove(name);
+    }
 }
 
 fn drop_from(index: &mut HashMap<String, Entries>, bucket: &str, key: &Key) {

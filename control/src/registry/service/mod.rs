@@ -25,6 +25,7 @@ use super::{
 
 mod carry_over;
 mod validation;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -167,7 +168,7 @@ impl Kind for Services {
     }
 
     fn warnings(&self, service: &Service) -> Vec<String> {
-        validation::warnings(service)
+        warnings::warnings(service)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -14,6 +14,63 @@ use tokio::{
 
 /// How long a runtime may take until it answers on its socket.
 const START_DEADLINE: Duration = Duration::from_secs(20);
+/// A runtime that ended is started again after this, after twice as long when it ends again soon, and so on.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// Ended later than this after its start, it counts as one that ended for the first time.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// A runtime that is a child of this process.
+pub struct Runtime {
+    spec: RuntimeSpec,
+    child: Child,
+}
+
+impl Runtime {
+    /// Starts it; [`Self::wait_for_socket`] says when it answers.
+    pub fn start(spec: RuntimeSpec) -> anyhow::Result<Self> {
+        let child = spawn_runtime(&spec)?;
+        Ok(Self { spec, child })
+    }
+
+    pub async fn wait_for_socket(&mut self) -> anyhow::Result<()> {
+        wait_for_socket(&self.spec.socket, &mut self.child).await
+    }
+
+    /// Starts it again whenever it ends, until dropped. What ran in it is gone; the agent starts it anew.
+    pub async fn keep_running(&mut self, node: &str) {
+        let mut delay = FIRST_DELAY;
+        let mut started = Instant::now();
+        loop {
+            let status =
+                self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+            if started.elapsed() > STABLE_AFTER {
+                delay = FIRST_DELAY;
+            }
+            let log = self.spec.log.as_ref().map(|log| log.display().to_string()).unwrap_or_default();
+            tracing::error!(node, status, log, ?delay, "the runtime ended by itself and is started again");
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+            started = Instant::now();
+            match spawn_runtime(&self.spec) {
+                Ok(child) => self.child = child,
+                Err(error) => tracing::error!(node, "{error:#}"),
+            }
+        }
+    }
+
+    /// Ends it as Ctrl-C would; kills it after `grace`.
+    pub async fn stop(&mut self, grace: Duration) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
+            return; // It ended already.
+        };
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
 
 /// How a runtime is started.
 pub struct RuntimeSpec {
@@ -25,8 +82,7 @@ pub struct RuntimeSpec {
     pub log: Option<PathBuf>,
 }
 
-/// Starts a runtime; [`wait_for_socket`] says when it answers.
-pub fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
+fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
     let binary = std::env::current_exe().context("cannot find the naru binary")?;
     let mut command = Command::new(binary);
     command.arg("runtime").arg("--socket").arg(&spec.socket).arg("--data-dir").arg(&spec.data_dir);
@@ -49,7 +105,7 @@ pub fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
 }
 
 /// Waits until the runtime of `child` answers on `socket`, or says why it won't.
-pub async fn wait_for_socket(socket: &Path, child: &mut Child) -> anyhow::Result<()> {
+async fn wait_for_socket(socket: &Path, child: &mut Child) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         if UnixStream::connect(socket).await.is_ok() {
@@ -66,18 +122,5 @@ pub async fn wait_for_socket(socket: &Path, child: &mut Child) -> anyhow::Result
         }
         // Another process: its socket gives no sign before it is there.
         tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Ends a child as Ctrl-C would; kills it after `grace`.
-pub async fn stop(child: &mut Child, grace: Duration) {
-    let Some(pid) =
-        child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
-    else {
-        return; // It ended already.
-    };
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    if tokio::time::timeout(grace, child.wait()).await.is_err() {
-        let _ = child.kill().await;
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     args::NodeArgs,
-    children::{self, RuntimeSpec},
+    children::{Runtime, RuntimeSpec},
     cluster, signals,
 };
 
@@ -67,8 +67,8 @@ async fn ensure_runtime(socket: &Path, data_dir: &Path) -> anyhow::Result<()> {
         exit_with_parent: false,
         log: Some(data_dir.join("runtime.log")),
     };
-    let mut child = children::spawn_runtime(&spec)?;
-    children::wait_for_socket(socket, &mut child)
+    Runtime::start(spec)?
+        .wait_for_socket()
         .await
         .with_context(|| format!("see {}", data_dir.join("runtime.log").display()))
 }

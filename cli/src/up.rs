@@ -13,12 +13,12 @@ use k8s_openapi::api::core::v1::Node;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use naru_control::store::{Revision, Scope, Store};
 use naru_node::agent::{self, AgentError, AgentSettings};
-use tokio::{process::Child, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::UpArgs,
-    children::{self, RuntimeSpec},
+    children::{Runtime, RuntimeSpec},
     cluster, manifests,
     server::Member,
     signals,
@@ -63,7 +63,8 @@ fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
 #[derive(Default)]
 struct Running {
     member: Option<Member>,
-    runtimes: Vec<Child>,
+    /// With the names of their nodes.
+    runtimes: Vec<(String, Runtime)>,
     agents: JoinSet<Result<(), AgentError>>,
     agents_stop: CancellationToken,
 }
@@ -81,7 +82,7 @@ impl Running {
         for node in &nodes {
             std::fs::create_dir_all(&node.data_dir)
                 .with_context(|| format!("cannot use the data directory {}", node.data_dir.display()))?;
-            self.runtimes.push(children::spawn_runtime(&node.runtime())?);
+            self.runtimes.push((node.name.clone(), Runtime::start(node.runtime())?));
         }
         let member = self.member.insert(Member::start(data_dir, args.listen, args.nodes, None).await?);
         // What an earlier life of the cluster said of its nodes does not count.
@@ -99,9 +100,8 @@ impl Running {
                 // People look for node ports on the address that they know.
                 settings.more_node_port_addresses.push("127.0.0.1".into());
             }
-            children::wait_for_socket(&node.socket(), &mut self.runtimes[index as usize])
-                .await
-                .with_context(|| format!("see {}", node.log().display()))?;
+            let (_, runtime) = &mut self.runtimes[index as usize];
+            runtime.wait_for_socket().await.with_context(|| format!("see {}", node.log().display()))?;
             self.agents.spawn(agent::run(settings, self.agents_stop.clone()));
         }
         let ready = wait_until_ready(member.plane.client().store(), before, nodes.len());
@@ -121,10 +121,9 @@ impl Running {
         self.watch_over(shutdown).await
     }
 
-    /// Waits for the end; a part that ends by itself is a failure.
+    /// Waits for the end. Runtimes are kept running; an agent that ends by itself is a failure.
     async fn watch_over(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
-        let runtimes =
-            futures::future::select_all(self.runtimes.iter_mut().map(|child| Box::pin(child.wait())));
+        let runtimes = self.runtimes.iter_mut().map(|(node, runtime)| runtime.keep_running(node));
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             Some(ended) = self.agents.join_next() => match ended {
@@ -132,10 +131,7 @@ impl Running {
                 Ok(Err(error)) => Err(error).context("a node agent cannot go on"),
                 Err(error) => Err(error).context("a node agent failed"),
             },
-            (ended, index, _) = runtimes => {
-                let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                bail!("the runtime of node {} ended by itself ({status}); its log says why", index + 1)
-            }
+            _ = futures::future::join_all(runtimes) => unreachable!("they are kept running until dropped"),
         }
     }
 
@@ -143,7 +139,7 @@ impl Running {
     async fn stop(&mut self) {
         self.agents_stop.cancel();
         while self.agents.join_next().await.is_some() {}
-        let runtimes = self.runtimes.iter_mut().map(|child| children::stop(child, RUNTIME_GRACE));
+        let runtimes = self.runtimes.iter_mut().map(|(_, runtime)| runtime.stop(RUNTIME_GRACE));
         futures::future::join_all(runtimes).await;
         if let Some(member) = self.member.take() {
             member.plane.shutdown().await;

@@ -8,7 +8,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use naru_tests::{Cluster, Kubectl, Options, eventually, naru_binary, raw_client::Target};
+use naru_tests::{
+    Cluster, Kubectl, Options, bench::children, eventually, naru_binary, raw_client::Target, signal,
+};
 
 #[test]
 fn a_second_start_resumes_the_same_cluster() {
@@ -57,6 +59,53 @@ async fn several_nodes_run_on_one_machine_and_share_the_pods() {
         if seen.len() == 3 { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_dies_is_started_again_and_its_pods_come_back() {
+    let mut cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello", "hello-p3"]);
+    kubectl.apply(include_str!("../../samples/manifests/hello.yaml"));
+    kubectl.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
+    let ip = kubectl.run(&["get", "svc", "hello", "-o", "jsonpath={.spec.clusterIP}"]).ok();
+    let pods = |path: &str| {
+        let path = format!("jsonpath={{range .items[*]}}{{{path}}} {{end}}");
+        kubectl.run(&["get", "pods", "-l", "app=hello", "-o", &path]).ok()
+    };
+    let uids = pods(".metadata.uid");
+    let restarts = ".status.containerStatuses[0].restartCount";
+    for round in ["1 1 1 ", "2 2 2 "] {
+        let [runtime] = children(cluster.pid())[..] else { panic!("one runtime") };
+        signal(runtime, rustix::process::Signal::KILL);
+        eventually("every pod was restarted once", async || match pods(restarts) {
+            counts if counts == round => Ok(()),
+            counts => Err(counts),
+        })
+        .await;
+        kubectl.run(&["wait", "--for=condition=Ready", "pod", "-l", "app=hello", "--timeout=60s"]).ok();
+        eventually("the service answers again", async || {
+            let answer = cluster.http().get(format!("http://{ip}/")).send().await;
+            answer
+                .and_then(|answer| answer.error_for_status())
+                .map(|_| ())
+                .map_err(|error| format!("{error:?}"))
+        })
+        .await;
+    }
+    assert_eq!(pods(".metadata.uid"), uids, "the same pods");
+    assert_eq!(
+        kubectl
+            .run(&["get", "node", "naru", "-o", "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}"])
+            .ok(),
+        "True"
+    );
+    let log = cluster.log();
+    assert!(
+        log.contains("the runtime ended by itself and is started again") && log.contains("SIGKILL"),
+        "{log}"
+    );
+    assert_eq!(cluster.stop(), 0, "{}", cluster.log());
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl NodeStatus {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut watch = watcher(self.api(), config).default_backoff().boxed();
         let mut report_at = Instant::now() + REPORT_EVERY;
+        let shared = self.shared.clone();
         loop {
             let is_due = Instant::now() >= report_at;
             let is_ready = self.report(is_due).await;
@@ -96,6 +97,7 @@ impl NodeStatus {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => (),
+                () = shared.runtime_connected.notified() => self.configured_cidr = None,
                 Some(event) = watch.next() => match event {
                     Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => self.on_node(&node).await,
                     Ok(watcher::Event::Delete(_)) => self.register_again().await,

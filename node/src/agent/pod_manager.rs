@@ -123,7 +123,10 @@ impl PodManager {
                 Some(event) = pods.next() => self.on_watch(event),
                 Some(news) = runtime_events.recv() => match news {
                     RuntimeNews::Event(event) => self.on_runtime_event(&event),
-                    RuntimeNews::Connected => (has_events, relist_at) = (true, Instant::now()),
+                    RuntimeNews::Connected => {
+                        self.shared.runtime_connected.notify_one();
+                        (has_events, relist_at) = (true, Instant::now());
+                    }
                     RuntimeNews::Disconnected => (has_events, relist_at) = (false, Instant::now()),
                 },
                 Some(ended) = self.tasks.join_next() => self.on_ended(ended),

@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +35,8 @@ pub struct Shared {
     pub node_name: String,
     pub cluster_domain: String,
     pub runtime: Arc<dyn Runtime>,
+    /// There is a new connection to the runtime: it may be another process, which knows nothing yet.
+    pub runtime_connected: Notify,
     pub cluster: Arc<dyn Cluster>,
     pub events: Events,
     pub puller: ImagePuller,
@@ -67,6 +72,7 @@ impl Shared {
             node_name: node.node_name,
             cluster_domain: node.cluster_domain,
             runtime,
+            runtime_connected: Notify::new(),
             statuses: Arc::new(StatusWriter::new(cluster.clone())),
             cluster,
             events,

@@ -96,6 +96,9 @@ pub struct RuntimeArgs {
     /// Where the runtime keeps images and compiled modules [default: ~/.naru/runtime].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// How many wasm instances may exist at once [default: 12000, or what fits below vm.max_map_count].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_instances: Option<u32>,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

@@ -13,6 +13,7 @@ pub async fn run(args: RuntimeArgs) -> anyhow::Result<()> {
     let socket = args.socket.unwrap_or_else(|| data_dir.join("runtime.sock"));
     let mut settings = RuntimeSettings::new(socket, data_dir);
     settings.exit_with_parent = args.exit_with_parent;
+    settings.max_instances = args.max_instances;
     let shutdown = signals::shutdown_token()?;
     serve(settings, shutdown.cancelled_owned()).await.context("the runtime cannot run")
 }

@@ -60,7 +60,7 @@ async fn main() {
     };
     let time = Duration::from_secs(args.next().and_then(|text| text.parse().ok()).unwrap_or(5).max(1));
     let cache = tempfile::tempdir().expect("a temporary directory");
-    let settings = EngineSettings { cache_dir: cache.path().into(), max_instances: 1000 };
+    let settings = EngineSettings { cache_dir: cache.path().into(), max_instances: Some(1000) };
     let engine = Engine::new(settings).expect("an engine");
 
     let started = Instant::now();

@@ -245,6 +245,21 @@ impl Container {
         self.0.0.is_http()
     }
 
+    /// Changes the limits while it runs: CPU at once, memory where what is in use fits.
+    ///
+    /// # Errors
+    /// A text for the user; then nothing has changed.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), String> {
+        let core = &self.0.0;
+        let Limits { memory_bytes, cpu_shares, cpu_limit_millis } = limits;
+        let memory = memory_bytes.unwrap_or(core.engine.default_memory_limit());
+        core.environment.memory.set_limit(memory).map_err(|used| {
+            format!("the memory limit cannot be {memory} bytes: the container uses {used}, and WebAssembly memory does not shrink")
+        })?;
+        core.environment.cpu.set_limits(cpu_shares, cpu_limit_millis);
+        Ok(())
+    }
+
     pub fn stats(&self) -> Stats {
         let core = &self.0.0;
         let throttled = core.environment.cpu.throttled();

@@ -161,9 +161,9 @@ impl Drop for Cpu {
 /// The CPU time of one container.
 pub struct CpuAccount {
     cpu: Arc<Cpu>,
-    shares: u64,
-    /// What it may use per period.
-    quota: Option<Duration>,
+    shares: AtomicU64,
+    /// Nanoseconds that it may use per period; 0 is no limit.
+    quota_nanos: AtomicU64,
     used_nanos: AtomicU64,
     virtual_time: AtomicU64,
     throttle: Mutex<Throttle>,
@@ -188,11 +188,10 @@ pub struct Throttled {
 impl CpuAccount {
     pub fn new(cpu: Arc<Cpu>, shares: u64, limit_millis: Option<u64>) -> Self {
         let now = Instant::now();
-        Self {
+        let account = Self {
             cpu,
-            shares: shares.max(2),
-            quota: limit_millis
-                .map(|millis| PERIOD * u32::try_from(millis.max(1)).unwrap_or(u32::MAX) / 1000),
+            shares: AtomicU64::new(2),
+            quota_nanos: AtomicU64::new(0),
             used_nanos: AtomicU64::new(0),
             virtual_time: AtomicU64::new(0),
             throttle: Mutex::new(Throttle {
@@ -202,7 +201,21 @@ impl CpuAccount {
                 periods: 0,
                 time: Duration::ZERO,
             }),
-        }
+        };
+        account.set_limits(shares, limit_millis);
+        account
+    }
+
+    /// From now on. Who waits for its next period under an old limit still waits for that.
+    pub fn set_limits(&self, shares: u64, limit_millis: Option<u64>) {
+        self.shares.store(shares.max(2), Relaxed);
+        let per_milli = PERIOD.as_nanos() as u64 / 1000;
+        self.quota_nanos
+            .store(limit_millis.map_or(0, |millis| millis.max(1).saturating_mul(per_milli)), Relaxed);
+    }
+
+    fn quota(&self) -> Option<Duration> {
+        Some(self.quota_nanos.load(Relaxed)).filter(|nanos| *nanos > 0).map(Duration::from_nanos)
     }
 
     pub fn cpu(&self) -> &Arc<Cpu> {
@@ -220,8 +233,9 @@ impl CpuAccount {
 
     fn charge(&self, nanos: u64) {
         self.used_nanos.fetch_add(nanos, Relaxed);
-        self.virtual_time.fetch_add(nanos.saturating_mul(SHARES_PER_CPU) / self.shares, Relaxed);
-        if let Some(quota) = self.quota {
+        self.virtual_time
+            .fetch_add(nanos.saturating_mul(SHARES_PER_CPU) / self.shares.load(Relaxed), Relaxed);
+        if let Some(quota) = self.quota() {
             let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
             throttle.start_period(quota, Instant::now());
             throttle.used += Duration::from_nanos(nanos);
@@ -230,8 +244,8 @@ impl CpuAccount {
 
     /// Waits while the container is over its limit. Costs nothing for one without limit.
     pub async fn within_limit(&self) {
-        let Some(quota) = self.quota else { return };
-        loop {
+        // Asked again each time: the limit may have changed while it waited.
+        while let Some(quota) = self.quota() {
             let wait = {
                 let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
                 throttle.wait(quota, Instant::now())
@@ -245,7 +259,7 @@ impl CpuAccount {
 
     /// Smaller where the limit is: a slice should not take the quota of many periods at once.
     fn slice_ticks(&self) -> u64 {
-        let Some(quota) = self.quota else { return SLICE_TICKS };
+        let Some(quota) = self.quota() else { return SLICE_TICKS };
         ((quota / 2).as_micros() as u64 / TICK.as_micros() as u64).clamp(1, SLICE_TICKS)
     }
 }
@@ -341,7 +355,7 @@ impl Run {
             // Polled again after the move, or dropped.
             poll_fn(|_| if self.moved.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
         }
-        if self.account.quota.is_some() {
+        if self.account.quota().is_some() {
             self.release();
             self.account.within_limit().await;
         }

@@ -23,8 +23,9 @@ use crate::{
 pub struct EngineSettings {
     /// Compiled modules are kept here, by digest and engine version.
     pub cache_dir: PathBuf,
-    /// How many instances may exist at once; sized against `vm.max_map_count`.
-    pub max_instances: u32,
+    /// How many instances may exist at once. `None` is what fits below the kernel's `vm.max_map_count`, up to a
+    /// default; more than fits is cut to that, with a warning.
+    pub max_instances: Option<u32>,
 }
 
 /// Why a file cannot be run.

@@ -5,7 +5,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use wasmtime::ResourceLimiter;
@@ -26,24 +29,40 @@ pub struct OutOfMemory {
 
 #[derive(Debug)]
 pub struct MemoryAccount {
-    limit: u64,
+    limit: AtomicU64,
     used: AtomicU64,
 }
 
 impl MemoryAccount {
     pub fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
     }
 
     pub fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }
 
+    /// From now on.
+    ///
+    /// # Errors
+    /// What is in use, where that is more than `limit`: a guest cannot be made to give memory back.
+    pub fn set_limit(&self, limit: u64) -> Result<(), u64> {
+        let old = self.limit.swap(limit, SeqCst);
+        // After the swap, so that nothing slips between the look and the limit.
+        let used = self.used.load(SeqCst);
+        if used <= limit {
+            return Ok(());
+        }
+        self.limit.store(old, SeqCst);
+        Err(used)
+    }
+
     fn take(&self, wanted: u64) -> Result<(), OutOfMemory> {
-        let fits = |used: u64| used.checked_add(wanted).filter(|total| *total <= self.limit);
+        let limit = self.limit.load(SeqCst);
+        let fits = |used: u64| used.checked_add(wanted).filter(|total| *total <= limit);
         match self.used.fetch_update(Relaxed, Relaxed, fits) {
             Ok(_) => Ok(()),
-            Err(used) => Err(OutOfMemory { limit: self.limit, used, wanted }),
+            Err(used) => Err(OutOfMemory { limit, used, wanted }),
         }
     }
 
@@ -142,6 +161,17 @@ mod tests {
         drop(one);
         assert!(two.memory_growing(0, 60, None).unwrap());
         assert_eq!(account.used(), 60);
+    }
+
+    #[test]
+    fn a_limit_moves_but_not_below_what_is_in_use() {
+        let account = Arc::new(MemoryAccount::new(100));
+        let mut meter = MemoryMeter::new(account.clone());
+        assert!(meter.memory_growing(0, 60, None).unwrap());
+        assert_eq!(account.set_limit(50), Err(60));
+        assert!(meter.memory_growing(60, 100, None).unwrap(), "a refused limit changes nothing");
+        account.set_limit(200).unwrap();
+        assert!(meter.memory_growing(100, 200, None).unwrap());
     }
 
     #[test]

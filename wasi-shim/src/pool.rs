@@ -13,6 +13,9 @@ const OTHER_MAPPINGS: u64 = 8192;
 /// Each memory reserves 4 GiB and guards of a process's 128 TiB.
 const MAX_INSTANCES: u32 = 16_000;
 
+/// What a node gets where the kernel allows it and nobody asked for another number.
+const DEFAULT_INSTANCES: u32 = 12_000;
+
 /// With less than this a node is not worth starting.
 const FEW: u32 = 32;
 
@@ -31,8 +34,16 @@ const KEEP_STACK: usize = 32 << 10;
 
 /// The engine, and how many instances its pool holds. A system that grants less address space (`ulimit -v`, overcommit
 /// off) gets a smaller pool.
-pub fn engine(wanted: u32) -> wasmtime::Result<(Engine, u32)> {
-    let mut instances = instances(wanted);
+pub fn engine(wanted: Option<u32>) -> wasmtime::Result<(Engine, u32)> {
+    let possible = possible_instances();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > possible) {
+        tracing::warn!(
+            wanted,
+            possible,
+            "fewer wasm instances at once than asked for: raise vm.max_map_count (sysctl) for more"
+        );
+    }
+    let mut instances = wanted.unwrap_or(DEFAULT_INSTANCES).min(possible).max(1);
     loop {
         match Engine::new(&config(instances)) {
             Ok(engine) => return Ok((engine, instances)),
@@ -49,21 +60,10 @@ pub fn engine(wanted: u32) -> wasmtime::Result<(Engine, u32)> {
     }
 }
 
-/// How many instances the pool can hold, at most `wanted`. Says so in the log when the kernel's limit binds.
-fn instances(wanted: u32) -> u32 {
-    let (Some(limit), Some(used)) = (max_map_count(), mappings_in_use()) else {
-        return wanted.clamp(1, MAX_INSTANCES);
-    };
-    let possible = fitting(limit, used).min(MAX_INSTANCES);
-    if possible < wanted {
-        tracing::warn!(
-            wanted,
-            possible,
-            max_map_count = limit,
-            "fewer wasm instances at once than asked for: raise vm.max_map_count (sysctl) for more"
-        );
-    }
-    wanted.min(possible).max(1)
+/// How many instances a pool can hold so that the process stays below the kernel's limit of mappings.
+fn possible_instances() -> u32 {
+    let (Some(limit), Some(used)) = (max_map_count(), mappings_in_use()) else { return MAX_INSTANCES };
+    fitting(limit, used).min(MAX_INSTANCES)
 }
 
 fn fitting(max_map_count: u64, used: u64) -> u32 {

@@ -3,7 +3,7 @@
 //! Pure: the same inputs always give the same plan. The order of actions is the order to carry them out in; whoever
 //! does so looks again afterwards, so a plan never needs to see further than one step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Container;
@@ -397,16 +397,14 @@ pub fn is_started(container: &Container, record: &ContainerRecord, memory: &Memo
             || memory.probes.get(&record.id).is_some_and(|probes| probes.startup == Some(true)))
 }
 
-/// Of each container the newest ended run is kept, for its logs and `lastState`; of the sandboxes, those in use.
+/// Of each container the newest run is kept, and the last one that ended before it: a status names both, and whoever
+/// read it may ask for their logs. Of the sandboxes, those in use.
 fn prune(observed: &Observed, plan: &mut Plan) {
-    let mut kept = HashMap::<&str, usize>::new();
+    let mut has_previous = HashSet::<&str>::new();
     let mut used_sandboxes = Vec::new();
     for (index, record) in observed.containers.iter().enumerate() {
         let is_newest = observed.containers[..index].iter().all(|newer| newer.name != record.name);
-        let dead_kept = kept.entry(record.name.as_str()).or_default();
-        let is_dead = record.state == RunState::Exited;
-        if is_newest || !is_dead || *dead_kept == 0 {
-            *dead_kept += usize::from(is_dead);
+        if is_newest || record.state != RunState::Exited || has_previous.insert(&record.name) {
             used_sandboxes.push(record.sandbox_id.as_str());
         } else {
             plan.actions.push(Action::RemoveContainer { id: record.id.clone() });

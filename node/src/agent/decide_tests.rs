@@ -236,7 +236,9 @@ fn what_was_created_and_never_started_is_made_anew() {
 }
 
 #[test]
-fn of_each_container_one_ended_run_is_kept() {
+fn of_each_container_the_runs_are_kept_that_its_status_names() {
+    check(json!({}), "web1/0 web1/1", &["start web/2"]);
+    check(json!({}), "web1/0 web1/1 web1/2", &["start web/3", "remove web-0"]);
     check(json!({}), "web1/0 web1/1 web+/2", &["remove web-0"]);
     check(json!({}), "web1/0 web+/1", &[]);
 }

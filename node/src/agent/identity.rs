@@ -80,7 +80,17 @@ impl Directories {
 
     /// The path that the kubelet uses: `pods/UID/volumes/kubernetes.io~PLUGIN/NAME`.
     pub fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
-        self.pod(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+        self.volumes(uid).join(format!("kubernetes.io~{plugin}")).join(name)
+    }
+
+    /// All volumes of a pod.
+    pub fn volumes(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("volumes")
+    }
+
+    /// The termination message file of one run of a container.
+    pub fn termination_message(&self, uid: &str, container: &str, restart_count: u32) -> PathBuf {
+        self.pod(uid).join("containers").join(container).join(format!("{restart_count}.message"))
     }
 
     pub fn logs(&self) -> PathBuf {

@@ -43,6 +43,7 @@ mod services; // Services, for environment variables and the data plane.
 mod settings;
 mod shared; // What all workers of an agent share.
 mod status_writer; // Status writes: coalesced and bounded.
+mod termination_message; // What a container says of its own end.
 mod volume_writer; // Files that change all at once.
 mod volumes; // Volumes of a pod on disk.
 mod worker; // One pod's task.

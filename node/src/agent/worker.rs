@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +27,7 @@ use super::{
     inbox::{Inbox, News, Report},
     json_patch,
     objects::{FRESH, RECENT},
-    observed::{ContainerRecord, Observed, Sandbox},
+    observed::{ContainerRecord, Observed, RunState, Sandbox},
     pod_status::{self, is_on_its_way},
     pod_view::{PodView, ProbeKind, Role},
     prober::Prober,
@@ -34,6 +35,7 @@ use super::{
     sandbox::{ContainerInput, sandbox_config},
     shared::Shared,
     status_writer::Urgency,
+    termination_message,
     volumes::{self, MountFailure, VolumePaths, VolumeSources},
 };
 
@@ -254,9 +256,9 @@ impl Worker {
             let Some(status) = &response.status else { continue };
             sandboxes.push(Sandbox::from_status(status));
             timestamp = timestamp.min(response.timestamp);
-            records.extend(
-                response.containers_statuses.iter().map(|status| ContainerRecord::from_status(status, id)),
-            );
+            for status in &response.containers_statuses {
+                records.push(self.record(status, id).await);
+            }
         }
         // A runtime need not tell of containers there; then they are asked for one by one.
         if records.is_empty() && !sandboxes.is_empty() && self.has_containers {
@@ -276,11 +278,24 @@ impl Worker {
         Ok(())
     }
 
+    /// With its last words, if it ended; they are read once.
+    async fn record(&self, status: &cri::ContainerStatus, sandbox_id: &str) -> ContainerRecord {
+        let mut record = ContainerRecord::from_status(status, sandbox_id);
+        if record.state == RunState::Exited {
+            let known = self.observed.container(&record.id).filter(|known| known.state == RunState::Exited);
+            record.message = match known {
+                Some(known) => known.message.clone(),
+                None => termination_message::of(status).await,
+            };
+        }
+        record
+    }
+
     async fn list_containers(&self) -> Result<Vec<ContainerRecord>, RuntimeError> {
         let mut records = Vec::new();
         for container in self.shared.runtime.list_containers(Some(&self.pod.identity.uid)).await? {
             match self.shared.runtime.container_status(&container.id).await {
-                Ok(status) => records.push(ContainerRecord::from_status(&status, &container.pod_sandbox_id)),
+                Ok(status) => records.push(self.record(&status, &container.pod_sandbox_id).await),
                 Err(error) if error.is_not_found() => (),
                 Err(error) => return Err(error),
             }
@@ -386,12 +401,7 @@ impl Worker {
 
     async fn remove_volumes(&mut self) {
         self.volumes = None;
-        let directory = self.shared.directories.pod(&self.pod.identity.uid);
-        if let Err(error) = tokio::fs::remove_dir_all(&directory).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %directory.display(), %error, "volumes could not be removed");
-        }
+        remove(&self.shared.directories.volumes(&self.pod.identity.uid)).await;
     }
 
     /// Removes what is left on this node; false if the runtime has to be asked again.
@@ -405,7 +415,7 @@ impl Worker {
                 return false;
             }
         }
-        self.remove_volumes().await;
+        remove(&self.shared.directories.pod(&self.pod.identity.uid)).await;
         let logs = self.shared.directories.pod_logs(&self.pod.identity);
         let _ = tokio::fs::remove_dir_all(&logs).await; // Absent when nothing ever ran.
         true
@@ -508,6 +518,9 @@ impl Worker {
         {
             let path = self.shared.directories.pod_logs(&self.pod.identity).join(&record.log_path);
             let _ = tokio::fs::remove_file(path).await; // It may never have written anything.
+            let (uid, name, count) = (&self.pod.identity.uid, &record.name, record.restart_count);
+            let message = self.shared.directories.termination_message(uid, name, count);
+            let _ = tokio::fs::remove_file(message).await;
         }
         Ok(())
     }
@@ -682,8 +695,11 @@ impl Worker {
             );
         }
         let paths = self.volumes.clone().unwrap_or_default();
-        let mounts = volumes::mounts(&self.pod, container, &paths, &environment)?;
         let restart_count = start.restart_count;
+        let mut mounts = volumes::mounts(&self.pod, container, &paths, &environment)?;
+        let uid = &self.pod.identity.uid;
+        let message = self.shared.directories.termination_message(uid, &container.name, restart_count);
+        mounts.push(termination_message::mount(container, &message)?);
         let environment = &environment;
         Ok(ContainerInput { pod: &self.pod, container, restart_count, image_ref, environment, mounts }
             .config())
@@ -751,6 +767,15 @@ impl Worker {
             let report = move |id: &str, kind, success| inbox.push_probe(id, kind, success);
             self.probers.insert(key, AbortOnDropHandle::new(tokio::spawn(prober.run(report))));
         }
+    }
+}
+
+/// Removes a directory that may have gone already.
+async fn remove(directory: &Path) {
+    if let Err(error) = tokio::fs::remove_dir_all(directory).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "a pod's files could not be removed");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What runs a container: decided container by container, by its image, so that one pod may mix kinds.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 use naru_oci_fallback::{Image, ImageKind, ImageStore};
@@ -21,6 +21,8 @@ pub(super) struct Surroundings<'a> {
     pub network: Arc<dyn PodNetwork>,
     pub log: Arc<LogFile>,
     pub sandbox: &'a PodSandboxConfig,
+    /// The container may make this folder, for what it needs on disk.
+    pub folder: PathBuf,
 }
 
 /// A container that could start now: its image is loaded and fits.
@@ -67,6 +69,14 @@ impl Running {
     pub(super) async fn stop(&self, grace: Duration) {
         match self {
             Self::Wasm(container) => container.stop(grace).await,
+        }
+    }
+
+    /// # Errors
+    /// A text for the user.
+    pub(super) fn set_resources(&self, resources: &LinuxContainerResources) -> Result<(), String> {
+        match self {
+            Self::Wasm(container) => container.set_resources(resources),
         }
     }
 

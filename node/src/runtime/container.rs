@@ -177,8 +177,18 @@ impl Container {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_resources(&self, resources: LinuxContainerResources) {
-        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = Some(resources);
+    /// Of what `update` leaves out, the container keeps what it has.
+    ///
+    /// # Errors
+    /// A text for the user; then nothing has changed.
+    pub(super) fn update_resources(&self, update: &LinuxContainerResources) -> Result<(), String> {
+        let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        let updated = merged(resources.clone().unwrap_or_default(), update);
+        if let Some(running) = self.running() {
+            running.set_resources(&updated)?;
+        }
+        *resources = Some(updated);
+        Ok(())
     }
 
     fn exited(&self, exited: Exited) {
@@ -189,6 +199,37 @@ impl Container {
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `resources` with what `update` says; 0 or nothing in it means: as it is.
+fn merged(
+    mut resources: LinuxContainerResources,
+    update: &LinuxContainerResources,
+) -> LinuxContainerResources {
+    for (old, new) in [
+        (&mut resources.cpu_period, update.cpu_period),
+        (&mut resources.cpu_quota, update.cpu_quota),
+        (&mut resources.cpu_shares, update.cpu_shares),
+        (&mut resources.memory_limit_in_bytes, update.memory_limit_in_bytes),
+        (&mut resources.memory_swap_limit_in_bytes, update.memory_swap_limit_in_bytes),
+        (&mut resources.oom_score_adj, update.oom_score_adj),
+    ] {
+        if new != 0 {
+            *old = new;
+        }
+    }
+    for (old, new) in
+        [(&mut resources.cpuset_cpus, &update.cpuset_cpus), (&mut resources.cpuset_mems, &update.cpuset_mems)]
+    {
+        if !new.is_empty() {
+            old.clone_from(new);
+        }
+    }
+    if !update.hugepage_limits.is_empty() {
+        resources.hugepage_limits.clone_from(&update.hugepage_limits);
+    }
+    resources.unified.extend(update.unified.clone());
+    resources
 }
 
 /// Nanoseconds since 1970, as CRI counts.

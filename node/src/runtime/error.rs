@@ -41,6 +41,9 @@ pub(super) enum PodError {
     /// In the guest's or the mount's own words.
     #[error("{0}")]
     Start(String),
+    /// Why limits cannot change so.
+    #[error("{0}")]
+    Resources(String),
     #[error("{0}")]
     Unimplemented(&'static str),
 }
@@ -56,7 +59,7 @@ impl PodError {
                 Code::InvalidArgument
             }
             Self::Reserved { .. } => Code::AlreadyExists,
-            Self::SandboxNotReady(_) | Self::NotCreated { .. } | Self::NotRunning(_) => {
+            Self::SandboxNotReady(_) | Self::NotCreated { .. } | Self::NotRunning(_) | Self::Resources(_) => {
                 Code::FailedPrecondition
             }
             Self::Address(AddressError::Exhausted(_)) => Code::ResourceExhausted,

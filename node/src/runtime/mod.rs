@@ -13,6 +13,7 @@ mod cri_pods; // RuntimeService.
 mod data_plane; // The agent's second service.
 mod error; // Errors and their gRPC codes.
 mod events; // GetContainerEvents.
+mod file_mounts; // Single files that are mounted.
 mod locals; // Containers that are a function call away.
 mod log; // CRI log files.
 mod messages; // Records as CRI messages.
@@ -60,8 +61,9 @@ pub struct RuntimeSettings {
     pub data_dir: PathBuf,
     /// End when the process that started this one is gone.
     pub exit_with_parent: bool,
-    /// How many wasm instances may exist at once; fewer where the kernel's limit of mappings binds.
-    pub max_instances: u32,
+    /// How many wasm instances may exist at once. `None` is as many as fit below the kernel's limit of mappings, up
+    /// to a default.
+    pub max_instances: Option<u32>,
 }
 
 impl RuntimeSettings {
@@ -70,7 +72,7 @@ impl RuntimeSettings {
             socket: socket.into(),
             data_dir: data_dir.into(),
             exit_with_parent: false,
-            max_instances: 12_000,
+            max_instances: None,
         }
     }
 }
@@ -142,7 +144,10 @@ async fn open(settings: &RuntimeSettings, images_dir: &Path) -> Result<Pods, Run
     let engine =
         engine.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(RuntimeError::Engine)?;
     let images = images.await.unwrap_or_else(|error| Err(PullError::Io(io::Error::other(error))));
-    Ok(Pods::new(engine, images.map_err(RuntimeError::Images)?, Network::new()))
+    // Containers end with this process; what the last one left of theirs is of no use.
+    let containers = settings.data_dir.join("containers");
+    let _ = fs::remove_dir_all(&containers);
+    Ok(Pods::new(engine, images.map_err(RuntimeError::Images)?, Network::new(), containers))
 }
 
 async fn parent_is_gone(is_watched: bool) {

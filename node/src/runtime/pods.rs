@@ -45,6 +45,8 @@ pub(super) struct Pods {
     pub events: Events,
     pub locals: Arc<Locals>,
     outgoing: Arc<Outgoing>,
+    /// Where containers have folders of their own.
+    folder: PathBuf,
     /// Guards look-ups and changes of the maps, never held over `.await`.
     tables: Mutex<Tables>,
 }
@@ -60,7 +62,7 @@ struct Tables {
 }
 
 impl Pods {
-    pub(super) fn new(engine: Engine, images: ImageStore, network: Network) -> Self {
+    pub(super) fn new(engine: Engine, images: ImageStore, network: Network, folder: PathBuf) -> Self {
         let locals = Arc::new(Locals::new(network.clone()));
         let outgoing = Arc::new(Outgoing::new(Arc::clone(&locals)));
         Self {
@@ -70,6 +72,7 @@ impl Pods {
             events: Events::default(),
             locals,
             outgoing,
+            folder,
             tables: Mutex::default(),
         }
     }
@@ -204,14 +207,7 @@ impl Pods {
         id: &str,
         resources: LinuxContainerResources,
     ) -> Result<(), PodError> {
-        let container = self.container(id)?;
-        if container.running().is_some() {
-            return Err(PodError::Unimplemented(
-                "the limits of a running WebAssembly container cannot be changed: restart it",
-            ));
-        }
-        container.set_resources(resources);
-        Ok(())
+        self.container(id)?.update_resources(&resources).map_err(PodError::Resources)
     }
 
     pub(super) fn reopen_log(&self, id: &str) -> Result<(), PodError> {
@@ -270,6 +266,7 @@ impl Pods {
             network,
             log: Arc::clone(&log),
             sandbox: &sandbox.config,
+            folder: self.folder.join(id),
         };
         let prepared = Prepared::new(&image, &mut config, around).await?;
         let new = NewContainer {

@@ -7,7 +7,7 @@ use naru_oci_fallback::Image;
 use naru_wasi_shim::{Container, ContainerSpec, Engine, ExitStatus, Limits, ModuleKind, Mount, Reuse, Stats};
 use serde::Deserialize;
 
-use super::{backend::Surroundings, error::PodError, locals::Locals};
+use super::{backend::Surroundings, error::PodError, file_mounts::FileMounts, locals::Locals};
 
 /// Where a container's ports are, as kubelet writes them.
 const PORTS: &str = "io.kubernetes.container.ports";
@@ -17,12 +17,16 @@ const REUSE: &str = "wasm.naru.dev/max-requests-per-instance";
 /// Where a wasi:http container listens that declares no port.
 const DEFAULT_PORT: u16 = 8080;
 /// Files that kubelet mounts for Linux programs; in a guest their content comes from the host functions.
-const NOT_FOR_WASM: [&str; 4] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"];
+const NOT_FOR_WASM: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+/// A wasi:http container does not end by itself, and each mount costs each of its requests: it gets this file only
+/// under a name that somebody chose.
+const NOT_FOR_SERVICES: &str = "/dev/termination-log";
 
 pub(super) struct PreparedWasm {
     engine: Engine,
     locals: Arc<Locals>,
     spec: ContainerSpec,
+    files: FileMounts,
 }
 
 impl PreparedWasm {
@@ -41,6 +45,8 @@ impl PreparedWasm {
         let container = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
         let pod = around.sandbox.metadata.as_ref();
         let is_http = matches!(module.kind(), ModuleKind::Http02 | ModuleKind::Http03);
+        let (mounts, files) =
+            FileMounts::prepare(around.folder, mounts(config, is_http)).map_err(PodError::Start)?;
         let spec = ContainerSpec {
             name: match pod {
                 Some(pod) => format!("{}/{}/{container}", pod.namespace, pod.name),
@@ -54,12 +60,12 @@ impl PreparedWasm {
             working_dir: Some(std::mem::take(&mut config.working_dir))
                 .filter(|dir| !dir.is_empty())
                 .or_else(|| image.working_dir.clone()),
-            mounts: mounts(config),
+            mounts,
             limits: Limits::default(),
             network: around.network,
             log: around.log,
         };
-        Ok(Self { engine: around.engine.clone(), locals: Arc::clone(around.locals), spec })
+        Ok(Self { engine: around.engine.clone(), locals: Arc::clone(around.locals), spec, files })
     }
 
     pub(super) async fn start(
@@ -78,7 +84,7 @@ impl PreparedWasm {
         for address in addresses.iter() {
             self.locals.add(*address, &container);
         }
-        Ok(RunningWasm { container, locals: self.locals, addresses })
+        Ok(RunningWasm { container, locals: self.locals, addresses, _files: Arc::new(self.files) })
     }
 }
 
@@ -87,6 +93,7 @@ pub(super) struct RunningWasm {
     container: Container,
     locals: Arc<Locals>,
     addresses: Arc<[SocketAddr]>,
+    _files: Arc<FileMounts>,
 }
 
 impl RunningWasm {
@@ -99,6 +106,10 @@ impl RunningWasm {
     pub(super) async fn stop(&self, grace: Duration) {
         self.leave();
         self.container.stop(grace).await;
+    }
+
+    pub(super) fn set_resources(&self, resources: &LinuxContainerResources) -> Result<(), String> {
+        self.container.set_limits(limits(Some(resources)))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -165,8 +176,11 @@ fn env(image: &Image, envs: Vec<k8s_cri::v1::KeyValue>) -> Vec<(String, String)>
     all
 }
 
-fn mounts(config: &ContainerConfig) -> Vec<Mount> {
-    let wanted = config.mounts.iter().filter(|mount| !NOT_FOR_WASM.contains(&mount.container_path.as_str()));
+fn mounts(config: &ContainerConfig, is_http: bool) -> Vec<Mount> {
+    let wanted = config.mounts.iter().filter(|mount| {
+        let path = mount.container_path.as_str();
+        !(NOT_FOR_WASM.contains(&path) || is_http && path == NOT_FOR_SERVICES)
+    });
     wanted
         .map(|mount| Mount {
             host_path: mount.host_path.clone().into(),

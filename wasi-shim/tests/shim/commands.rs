@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use naru_wasi_shim::{Container, ContainerSpec, ExitReason, LogStream, ModuleKind, Mount};
 
-use crate::common::{Log, Node, guest, spec, within};
+use crate::{
+    common::{Log, Node, spec, within},
+    guest::guest,
+};
 
 /// Writes a text and exits.
 fn says(text: &str, then: &str) -> String {

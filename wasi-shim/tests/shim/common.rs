@@ -4,8 +4,6 @@ use std::{
     collections::HashMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -18,6 +16,8 @@ use naru_wasi_shim::{
     NetworkError, PodNetwork, Reuse,
 };
 use rand::Rng;
+
+use crate::guest::guest;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -36,7 +36,8 @@ impl Node {
 
     pub fn with_instances(max_instances: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = EngineSettings { cache_dir: dir.path().join("cache"), max_instances };
+        let settings =
+            EngineSettings { cache_dir: dir.path().join("cache"), max_instances: Some(max_instances) };
         Self { engine: Engine::new(settings).unwrap(), dir }
     }
 
@@ -177,30 +178,4 @@ pub async fn get(container: &Container, path: &str) -> (u16, String) {
     let status = response.status().as_u16();
     let bytes = within(response.into_body().collect()).await.unwrap().to_bytes();
     (status, String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Builds the guest crate of that name, once for all test processes.
-pub fn guest(name: &str) -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let crate_dir = manifest.join("tests/guests").join(name);
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    fs::create_dir_all(&out).unwrap();
-    let lock = fs::File::create(out.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let file = out.join(format!("{name}.wasm"));
-    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let sources = fs::read_dir(crate_dir.join("src")).unwrap().map(|source| source.unwrap().path());
-    if changed(&file) < sources.filter_map(|source| changed(&source)).max() {
-        let built = Command::new(manifest.join("../samples/build-wasm.sh"))
-            .arg(&crate_dir)
-            .args(["--component", "-o"])
-            .arg(&file)
-            // The guest is built with settings of its own, not those of this test.
-            .env_remove("CARGO_TARGET_DIR")
-            .env_remove("RUSTFLAGS")
-            .output()
-            .unwrap();
-        assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));
-    }
-    file
 }

@@ -108,7 +108,8 @@ async fn a_damaged_cache_is_compiled_again() {
         fs::remove_file(&code).unwrap();
         fs::write(&code, damaged).unwrap();
         // Another process of the same runtime, as after a restart.
-        let engine = Engine::new(EngineSettings { cache_dir: cache.clone(), max_instances: 4 }).unwrap();
+        let engine =
+            Engine::new(EngineSettings { cache_dir: cache.clone(), max_instances: Some(4) }).unwrap();
         let module = engine.load(&wasm, "sha256:a").await.unwrap();
         let restarted = Node { engine, dir: tempfile::tempdir().unwrap() };
         let (container, _) = restarted.start(module, |_| {}).await;

@@ -6,6 +6,7 @@
 mod commands;
 mod common;
 mod fairness;
+mod guest;
 mod hostile;
 mod loading;
 mod network;

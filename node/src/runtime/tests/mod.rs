@@ -4,7 +4,11 @@ mod guests;
 mod node;
 mod services;
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    time::{Duration, Instant},
+};
 
 use k8s_cri::v1::{self as cri, ContainerEventType, ContainerState};
 use tonic::Code;
@@ -56,6 +60,46 @@ async fn a_sleeper_is_woken_and_a_spinner_is_killed() {
     // Again changes nothing.
     node.stop_container(&spinner, 0).await;
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_change_while_a_container_runs() {
+    let node = Node::start().await;
+    node.import("spinner", &guests::spins()).await;
+    let (_, container) = node.run("one", "spinner").await;
+    let update = async |resources: cri::LinuxContainerResources| {
+        let container_id = container.clone();
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id,
+            linux: Some(resources),
+            ..Default::default()
+        };
+        node.pods.clone().update_container_resources(request).await
+    };
+    let limited = cri::LinuxContainerResources { cpu_quota: 5_000, cpu_shares: 512, ..Default::default() };
+    update(limited).await.unwrap();
+    let memory =
+        |memory_limit_in_bytes| cri::LinuxContainerResources { memory_limit_in_bytes, ..Default::default() };
+    update(memory(1 << 20)).await.unwrap();
+    let refused = update(memory(1 << 10)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("uses 65536"), "{refused}");
+    let told = node.status(&container).await.resources.unwrap().linux.unwrap();
+    assert_eq!((told.cpu_quota, told.cpu_shares, told.memory_limit_in_bytes), (5_000, 512, 1 << 20));
+
+    // A twentieth of a CPU from now on: a tenth of a second takes two.
+    let used = async || {
+        let request = cri::ContainerStatsRequest { container_id: container.clone() };
+        let stats = node.pods.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
+        Duration::from_nanos(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value)
+    };
+    let (before, started) = (used().await, Instant::now());
+    while used().await < before + Duration::from_millis(100) {
+        assert!(started.elapsed() < Duration::from_mins(1), "it does not compute");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(500), "{:?}", started.elapsed());
+    node.stop_container(&container, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

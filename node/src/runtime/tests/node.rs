@@ -244,7 +244,7 @@ pub fn service_address(range: &str) -> String {
 
 fn settings(dir: &tempfile::TempDir) -> RuntimeSettings {
     let mut settings = RuntimeSettings::new(dir.path().join("naru.sock"), dir.path().join("data"));
-    settings.max_instances = 32;
+    settings.max_instances = Some(32);
     settings
 }
 

@@ -87,7 +87,8 @@ async fn a_service_spreads_requests_over_wasm_containers_also_after_the_agent_is
 /// Pods in this process, without a socket in front.
 async fn pods(dir: &tempfile::TempDir, cidr: &str) -> std::sync::Arc<Pods> {
     let engine =
-        Engine::new(EngineSettings { cache_dir: dir.path().join("modules"), max_instances: 16 }).unwrap();
+        Engine::new(EngineSettings { cache_dir: dir.path().join("modules"), max_instances: Some(16) })
+            .unwrap();
     let images = naru_oci_fallback::ImageStore::open(&dir.path().join("images")).unwrap();
     for (name, status) in [("one", 201), ("two", 202)] {
         let mut incoming = images.receive().unwrap();
@@ -96,7 +97,7 @@ async fn pods(dir: &tempfile::TempDir, cidr: &str) -> std::sync::Arc<Pods> {
     }
     let network = Network::new();
     network.set_pod_cidr(cidr).unwrap();
-    std::sync::Arc::new(Pods::new(engine, images, network))
+    std::sync::Arc::new(Pods::new(engine, images, network, dir.path().join("containers")))
 }
 
 async fn run(

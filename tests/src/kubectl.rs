@@ -6,6 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::eventually;
+
 /// kubectl of one version, pointed at one cluster.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
@@ -80,6 +82,36 @@ impl Kubectl {
     /// Applies `yaml`, which must succeed.
     pub fn apply(&self, yaml: &str) -> String {
         self.run_with(&["apply", "-f", "-"], yaml).ok()
+    }
+
+    /// A field of a pod: `pod_field("web", ".status.podIP")`.
+    pub fn pod_field(&self, pod: &str, path: &str) -> String {
+        self.run(&["get", "pod", pod, "-o", &format!("jsonpath={{{path}}}")]).ok()
+    }
+
+    /// Waits until a field of a pod is `expected`.
+    pub async fn eventually_field(&self, pod: &str, path: &str, expected: &str) {
+        eventually(&format!("{path} of pod {pod} is {expected}"), async || {
+            let value = self.pod_field(pod, path);
+            if value == expected { Ok(()) } else { Err(value) }
+        })
+        .await;
+    }
+
+    /// The events of a pod, a line each: `REASON: MESSAGE`.
+    pub fn events(&self, pod: &str) -> String {
+        let selector = format!("involvedObject.name={pod}");
+        let path = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
+        self.run(&["get", "events", "--field-selector", &selector, "-o", path]).ok()
+    }
+
+    /// Waits until an event of the pod says `text`.
+    pub async fn eventually_event(&self, pod: &str, text: &str) {
+        eventually(&format!("an event of {pod} says {text:?}"), async || {
+            let events = self.events(pod);
+            if events.contains(text) { Ok(()) } else { Err(events) }
+        })
+        .await;
     }
 }
 

@@ -1,23 +1,18 @@
 //! Files that shall pass for wasm, and guests that mean harm: each gets its reason, and nobody else notices.
 
-use naru_tests::{Cluster, Kubectl, eventually, write_guest};
+#[path = "../../wasi-shim/tests/shim/guest.rs"]
+mod guest;
+
+use std::time::Instant;
+
+use guest::guest;
+use naru_tests::{Cluster, bench::children, eventually, write_guest};
 
 fn pod(name: &str, image: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  containers:\n  - name: c\n    \
          image: {image}\n    imagePullPolicy: IfNotPresent\n"
     )
-}
-
-/// Waits until an event of the pod says `text`.
-async fn event_says(kubectl: &Kubectl, pod: &str, text: &str) {
-    eventually(&format!("an event of {pod} says {text:?}"), async || {
-        let selector = format!("involvedObject.name={pod}");
-        let path = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
-        let events = kubectl.run(&["get", "events", "--field-selector", &selector, "-o", path]).ok();
-        if events.contains(text) { Ok(()) } else { Err(events) }
-    })
-    .await;
 }
 
 #[test]
@@ -40,14 +35,14 @@ async fn a_truncated_file_and_a_missing_import_are_told_in_events() {
     let truncated = write_guest(cluster.temp_dir(), "cut.wasm", &whole[..whole.len() / 2]);
     cluster.import(&truncated, "cut:v1");
     kubectl.apply(&pod("cut", "cut:v1"));
-    event_says(&kubectl, "cut", "damaged").await;
+    kubectl.eventually_event("cut", "damaged").await;
 
     let wanting = br#"(module (import "acme:rockets/launch@1.0.0" "fire" (func)) (memory (export "memory") 1)
         (func (export "_start") (call 0)))"#;
     let wasm = wat(wanting);
     cluster.import(&write_guest(cluster.temp_dir(), "rockets.wasm", &wasm), "rockets:v1");
     kubectl.apply(&pod("rockets", "rockets:v1"));
-    event_says(&kubectl, "rockets", "acme:rockets/launch@1.0.0").await;
+    kubectl.eventually_event("rockets", "acme:rockets/launch@1.0.0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +51,7 @@ async fn an_image_that_nobody_has_is_told_with_the_registrys_reason() {
     let kubectl = cluster.kubectl();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     kubectl.apply(&pod("nowhere", &format!("localhost:{free}/nowhere:v1")));
-    event_says(&kubectl, "nowhere", "nowhere:v1").await;
+    kubectl.eventually_event("nowhere", "nowhere:v1").await;
     kubectl.apply(&pod("never", "unknown:v1").replace("IfNotPresent", "Never"));
     eventually("a pod that may not pull says so", async || {
         let path = "jsonpath={.status.containerStatuses[0].state.waiting.reason}";
@@ -111,6 +106,91 @@ async fn hostile_guests_end_with_their_reason_and_harm_nobody() {
     kubectl.run(&["delete", "pod", "spin", "--grace-period=1", "--timeout=30s"]).ok();
     let restarts = "jsonpath={.items[0].status.containerStatuses[0].restartCount}";
     assert_eq!(kubectl.run(&["get", "pods", "-l", "app=web", "-o", restarts]).ok(), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_get_no_more_sockets_files_and_addresses_than_they_were_given() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello"]);
+    cluster.import(&guest("service02"), "service:v1");
+    cluster.import(&guest("command02"), "reader:v1");
+    let paths =
+        ["/etc/passwd", "..", "/data/..", "/data/../../../../../../../../etc/passwd", "/proc/self/environ"];
+    let reader = pod("reader", "reader:v1")
+        + &format!(
+            "    args: {paths:?}\n    volumeMounts: [{{name: data, mountPath: /data}}]\n  volumes: [{{name: data, emptyDir: {{}}}}]\n"
+        );
+    kubectl.apply(&[pod("web", "hello:v1"), pod("hostile", "service:v1"), reader].join("---\n"));
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/web", "pod/hostile", "--timeout=60s"]).ok();
+    let [web, hostile] =
+        ["web", "hostile"].map(|pod| format!("http://{}:8080", kubectl.pod_field(pod, ".status.podIP")));
+    let http = cluster.http();
+    let get = async |url: &str| http.get(url).send().await.unwrap().text().await.unwrap();
+
+    // It holds as many sockets as it may when it is refused one more; the neighbour still gets its own.
+    let sockets = format!("{hostile}/sockets");
+    let (hoard, neighbour) = tokio::join!(get(&sockets), get(&web));
+    assert!(hoard.starts_with("1024 ") && hoard.contains("new-socket-limit"), "{hoard}");
+    assert!(neighbour.starts_with("Hello"), "{neighbour}");
+
+    // What the host serves to itself is not there for a pod, another pod is.
+    for (host, error) in [("127.0.0.1", "connection-refused"), ("127.0.0.2", "access-denied")] {
+        let listener = std::net::TcpListener::bind((host, 0)).unwrap();
+        let answer = get(&format!("{hostile}/connect/{}", listener.local_addr().unwrap())).await;
+        assert!(answer.contains(error), "{host}: {answer}");
+    }
+    let friend = web.trim_start_matches("http://");
+    assert_eq!(get(&format!("{hostile}/connect/{friend}")).await, "Ok(())");
+
+    kubectl.eventually_field("reader", ".status.phase", "Succeeded").await;
+    let log = kubectl.run(&["logs", "reader"]).ok();
+    for path in paths {
+        assert!(log.contains(&format!("cannot read {path}: ")), "{path}: {log}");
+    }
+    assert!(!log.contains("root:"), "{log}");
+    for pod in ["web", "hostile"] {
+        assert_eq!(kubectl.pod_field(pod, ".status.containerStatuses[0].restartCount"), "0", "{pod}");
+    }
+
+    // One that takes more memory than it may, by a request, is ended for that.
+    kubectl.apply(&(pod("bomber", "service:v1") + "    resources: {limits: {memory: 32Mi}}\n"));
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/bomber", "--timeout=60s"]).ok();
+    let bomber = format!("http://{}:8080", kubectl.pod_field("bomber", ".status.podIP"));
+    assert_eq!(http.get(format!("{bomber}/bomb")).send().await.unwrap().status(), 500);
+    kubectl
+        .eventually_field("bomber", ".status.containerStatuses[0].state.terminated.reason", "OOMKilled")
+        .await;
+    assert!(get(&web).await.starts_with("Hello"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cpu_limit_holds_an_endless_loop_which_can_still_be_deleted() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    let spin = wat(br#"(module (memory (export "memory") 1) (func (export "_start") (loop $on (br $on))))"#);
+    cluster.import(&write_guest(cluster.temp_dir(), "spin.wasm", &spin), "spin:v1");
+    kubectl.apply(&(pod("limited", "spin:v1") + "    resources: {limits: {cpu: 200m}}\n"));
+    kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/limited", "--timeout=60s"]).ok();
+    let [runtime] = children(cluster.pid())[..] else { panic!("one runtime") };
+    let (before, started) = (cpu_seconds(runtime), Instant::now());
+    eventually("it computes for a while", async || match cpu_seconds(runtime) - before {
+        used if used > 0.5 => Ok(()),
+        used => Err(used),
+    })
+    .await;
+    // At a fifth of a CPU this takes 2.5 s; a busy machine only makes it longer.
+    let share = 0.5 / started.elapsed().as_secs_f64();
+    assert!(share < 0.5, "it used {share} CPUs");
+    kubectl.run(&["delete", "pod", "limited", "--grace-period=1", "--timeout=30s"]).ok();
+}
+
+/// What a process has used so far.
+fn cpu_seconds(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the name, which may hold anything: the 12th and 13th field, in hundredths.
+    let fields = text.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
 }
 
 /// The binary form of a module or component in text.

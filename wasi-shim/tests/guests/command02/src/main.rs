@@ -1,4 +1,6 @@
 //! A WASI 0.2 command that tells what it sees: environment, the files named as arguments, and what it may not touch.
+//!
+//! It leaves a message in the file `LAST_WORDS_TO`, and exits with `EXIT_CODE`, where these are set.
 
 use std::{env, fs, io::Read};
 
@@ -20,4 +22,10 @@ fn main() {
     println!("stdin: {read} bytes");
     eprint!("do");
     eprintln!("ne");
+    if let Ok(path) = env::var("LAST_WORDS_TO") {
+        fs::write(path, "that was all").unwrap();
+    }
+    if let Ok(code) = env::var("EXIT_CODE") {
+        std::process::exit(code.parse().unwrap());
+    }
 }

@@ -26,6 +26,9 @@ wasip2::http::proxy::export!(Service);
 impl wasip2::exports::http::incoming_handler::Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
+        if let Some((task, file)) = path.trim_start_matches('/').split_once("-file/") {
+            return on_file(out, task, &format!("/{file}"));
+        }
         let mut parts = path.trim_start_matches('/').split('/');
         match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
             ("echo", _) => echo(request, out),
@@ -62,8 +65,26 @@ fn bomb() -> ! {
     }
 }
 
+/// `read-file/PATH`, `write-file/PATH` and `remove-file/PATH`: 404 with the reason where that fails.
+fn on_file(out: ResponseOutparam, task: &str, path: &str) {
+    let result = match task {
+        "write" => std::fs::write(path, "written").map(|()| String::new()),
+        "remove" => std::fs::remove_file(path).map(|()| String::new()),
+        _ => std::fs::read_to_string(path),
+    };
+    match result {
+        Ok(text) => respond(out, &text),
+        Err(error) => respond_with(out, 404, &error.to_string()),
+    }
+}
+
 fn respond(out: ResponseOutparam, text: &str) {
+    respond_with(out, 200, text);
+}
+
+fn respond_with(out: ResponseOutparam, status: u16, text: &str) {
     let response = OutgoingResponse::new(Fields::new());
+    response.set_status_code(status).unwrap();
     let body = response.body().unwrap();
     ResponseOutparam::set(out, Ok(response));
     let stream = body.write().unwrap();

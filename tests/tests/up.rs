@@ -26,6 +26,10 @@ fn a_second_start_resumes_the_same_cluster() {
     assert_eq!(kubectl.run(&["get", "cm", "kept", "-o", "jsonpath={.metadata.uid}"]).ok(), uid);
     assert_eq!(kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.uid}"]).ok(), node);
 
+    // A runtime that nobody asked for more than this machine has warns of nothing.
+    let log = std::fs::read_to_string(cluster.data_dir().join("nodes/naru/runtime.log")).unwrap();
+    assert!(!log.contains("WARN"), "{log}");
+
     // The same after a crash.
     cluster.kill();
     cluster.up();

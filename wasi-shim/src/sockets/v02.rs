@@ -94,30 +94,37 @@ fn again<T: 'static>(resource: &Resource<T>) -> Resource<T> {
     Resource::new_borrow(resource.rep())
 }
 
+/// What sockets of both kinds have in common: they bind to the pod's address, and they count until they are dropped.
+macro_rules! bound_and_counted {
+    ($linker:expr, $name:literal, $socket:ty, $host:ident) => {
+        $linker.func_wrap_async(
+            concat!("[method]", $name, ".start-bind"),
+            |mut store: Context<'_>,
+             (socket, network, address): (Resource<$socket>, Resource<Network>, IpSocketAddress)| {
+                Box::new(async move {
+                    let Some(address) = own_address(&*store.data().environment().network, address.into())
+                    else {
+                        return Ok((Err(ErrorCode::AddressNotBindable),));
+                    };
+                    let mut sockets = store.data_mut().sockets();
+                    answer($host::start_bind(&mut sockets, socket, network, address.into()).await)
+                })
+            },
+        )?;
+        $linker.resource($name, ResourceType::host::<$socket>(), |mut store, handle| {
+            $host::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
+            store.data_mut().close_socket();
+            Ok(())
+        })?;
+    };
+}
+
 fn tcp(tcp: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
-    type Bind = (Resource<TcpSocket>, Resource<Network>, IpSocketAddress);
-    tcp.func_wrap_async(
-        "[method]tcp-socket.start-bind",
-        |mut store: Context<'_>, (socket, network, address): Bind| {
-            Box::new(async move {
-                let Some(address) = own_address(&*store.data().environment().network, address.into()) else {
-                    return Ok((Err(ErrorCode::AddressNotBindable),));
-                };
-                answer(
-                    HostTcpSocket::start_bind(
-                        &mut store.data_mut().sockets(),
-                        socket,
-                        network,
-                        address.into(),
-                    )
-                    .await,
-                )
-            })
-        },
-    )?;
+    bound_and_counted!(tcp, "tcp-socket", TcpSocket, HostTcpSocket);
+    type Connect = (Resource<TcpSocket>, Resource<Network>, IpSocketAddress);
     tcp.func_wrap_async(
         "[method]tcp-socket.start-connect",
-        |mut store: Context<'_>, (socket, network, address): Bind| {
+        |mut store: Context<'_>, (socket, network, address): Connect| {
             Box::new(async move {
                 let environment = store.data().environment().clone();
                 let remote = match remote_address(&environment, address.into()).await {
@@ -144,34 +151,11 @@ fn tcp(tcp: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
             counted(&mut store, |guest| answer(guest.sockets().accept(socket)))
         },
     )?;
-    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, handle| {
-        HostTcpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
-        store.data_mut().close_socket();
-        Ok(())
-    })
+    Ok(())
 }
 
 fn udp(udp: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
-    type Bind = (Resource<UdpSocket>, Resource<Network>, IpSocketAddress);
-    udp.func_wrap_async(
-        "[method]udp-socket.start-bind",
-        |mut store: Context<'_>, (socket, network, address): Bind| {
-            Box::new(async move {
-                let Some(address) = own_address(&*store.data().environment().network, address.into()) else {
-                    return Ok((Err(ErrorCode::AddressNotBindable),));
-                };
-                answer(
-                    HostUdpSocket::start_bind(
-                        &mut store.data_mut().sockets(),
-                        socket,
-                        network,
-                        address.into(),
-                    )
-                    .await,
-                )
-            })
-        },
-    )?;
+    bound_and_counted!(udp, "udp-socket", UdpSocket, HostUdpSocket);
     type Stream = (Resource<UdpSocket>, Option<IpSocketAddress>);
     type Streams = (Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>);
     udp.func_wrap_async("[method]udp-socket.stream", |mut store: Context<'_>, (socket, remote): Stream| {
@@ -199,11 +183,7 @@ fn udp(udp: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
             })
         },
     )?;
-    udp.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store, handle| {
-        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
-        store.data_mut().close_socket();
-        Ok(())
-    })
+    Ok(())
 }
 
 fn remote_or_none(

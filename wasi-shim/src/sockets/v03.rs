@@ -64,6 +64,44 @@ async fn remote(
     remote_address(&environment, wanted.into()).await.map_err(|error| code(&error))
 }
 
+/// What sockets of both kinds have in common: they bind to the pod's address, and they count until they are dropped.
+macro_rules! bound_and_counted {
+    ($linker:expr, $name:literal, $socket:ty, $host:ident) => {
+        $linker.func_wrap_async(
+            concat!("[method]", $name, ".bind"),
+            |mut store: Context<'_>, (socket, address): (Resource<$socket>, IpSocketAddress)| {
+                Box::new(async move {
+                    let Some(address) = own_address(&*store.data().environment().network, address.into())
+                    else {
+                        return Ok((Err(ErrorCode::AddressNotBindable),));
+                    };
+                    answer($host::bind(&mut store.data_mut().sockets(), socket, address.into()).await)
+                })
+            },
+        )?;
+        $linker.resource($name, ResourceType::host::<$socket>(), |mut store, handle| {
+            $host::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
+            store.data_mut().close_socket();
+            Ok(())
+        })?;
+    };
+}
+
+/// Binds a socket that is not bound to the pod's address, before it speaks to `remote`.
+macro_rules! bind_source {
+    ($guest:expr, $socket:expr, $remote:expr, $host:ident) => {{
+        let guest: &mut Guest = $guest;
+        let source = source_address(&*guest.environment().network, $remote);
+        let mut sockets = guest.sockets();
+        if let Some(source) = source
+            && $host::get_local_address(&mut sockets, again($socket)).is_err()
+        {
+            // It never waits; a failure shows in the connection, or when the datagram is sent.
+            let _ = $host::bind(&mut sockets, again($socket), source.into()).now_or_never();
+        }
+    }};
+}
+
 fn tcp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     types.func_wrap(
         "[static]tcp-socket.create",
@@ -78,48 +116,22 @@ fn tcp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
             answer(created)
         },
     )?;
-    type At<T> = (Resource<T>, IpSocketAddress);
-    types.func_wrap_async(
-        "[method]tcp-socket.bind",
-        |mut store: Context<'_>, (socket, address): At<TcpSocket>| {
-            Box::new(async move {
-                let Some(address) = own_address(&*store.data().environment().network, address.into()) else {
-                    return Ok((Err(ErrorCode::AddressNotBindable),));
-                };
-                answer(HostTcpSocket::bind(&mut store.data_mut().sockets(), socket, address.into()).await)
-            })
-        },
-    )?;
+    bound_and_counted!(types, "tcp-socket", TcpSocket, HostTcpSocket);
     types.func_wrap_concurrent(
         "[method]tcp-socket.connect",
-        |accessor: &Accessor<Guest>, (socket, address): At<TcpSocket>| {
+        |accessor: &Accessor<Guest>, (socket, address): (Resource<TcpSocket>, IpSocketAddress)| {
             Box::pin(async move {
                 let remote = match remote(accessor, address).await {
                     Ok(remote) => remote,
                     Err(error) => return Ok((Err(error),)),
                 };
-                accessor.with(|mut guest| {
-                    let guest = guest.get();
-                    let source = source_address(&*guest.environment().network, remote);
-                    let mut sockets = guest.sockets();
-                    if let Some(source) = source
-                        && HostTcpSocket::get_local_address(&mut sockets, again(&socket)).is_err()
-                    {
-                        // It never waits; a failure shows in the connection.
-                        let _ =
-                            HostTcpSocket::bind(&mut sockets, again(&socket), source.into()).now_or_never();
-                    }
-                });
+                accessor.with(|mut guest| bind_source!(guest.get(), &socket, remote, HostTcpSocket));
                 let sockets = accessor.with_getter::<WasiSockets>(Guest::sockets);
                 answer(WasiSockets::connect(&sockets, socket, remote.into()).await)
             })
         },
     )?;
-    types.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, handle| {
-        HostTcpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
-        store.data_mut().close_socket();
-        Ok(())
-    })
+    Ok(())
 }
 
 fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
@@ -138,21 +150,10 @@ fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
             })
         },
     )?;
-    type At<T> = (Resource<T>, IpSocketAddress);
-    types.func_wrap_async(
-        "[method]udp-socket.bind",
-        |mut store: Context<'_>, (socket, address): At<UdpSocket>| {
-            Box::new(async move {
-                let Some(address) = own_address(&*store.data().environment().network, address.into()) else {
-                    return Ok((Err(ErrorCode::AddressNotBindable),));
-                };
-                answer(HostUdpSocket::bind(&mut store.data_mut().sockets(), socket, address.into()).await)
-            })
-        },
-    )?;
+    bound_and_counted!(types, "udp-socket", UdpSocket, HostUdpSocket);
     types.func_wrap_async(
         "[method]udp-socket.connect",
-        |mut store: Context<'_>, (socket, address): At<UdpSocket>| {
+        |mut store: Context<'_>, (socket, address): (Resource<UdpSocket>, IpSocketAddress)| {
             Box::new(async move {
                 let environment = store.data().environment().clone();
                 let remote = match remote_address(&environment, address.into()).await {
@@ -172,7 +173,8 @@ fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
                     None => None,
                     Some(address) => match remote(accessor, address).await {
                         Ok(remote) => {
-                            accessor.with(|mut guest| bind_source(guest.get(), &socket, remote));
+                            accessor
+                                .with(|mut guest| bind_source!(guest.get(), &socket, remote, HostUdpSocket));
                             Some(remote.into())
                         }
                         Err(error) => return Ok((Err(error),)),
@@ -186,23 +188,7 @@ fn udp(types: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
             })
         },
     )?;
-    types.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store, handle| {
-        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(handle))?;
-        store.data_mut().close_socket();
-        Ok(())
-    })
-}
-
-/// A datagram comes from the pod's address, as a connection does.
-fn bind_source(guest: &mut Guest, socket: &Resource<UdpSocket>, remote: std::net::SocketAddr) {
-    let source = source_address(&*guest.environment().network, remote);
-    let mut sockets = guest.sockets();
-    if let Some(source) = source
-        && HostUdpSocket::get_local_address(&mut sockets, again(socket)).is_err()
-    {
-        // It never waits; a failure shows when the datagram is sent.
-        let _ = HostUdpSocket::bind(&mut sockets, again(socket), source.into()).now_or_never();
-    }
+    Ok(())
 }
 
 /// `ip-name-lookup`, by the pod's network.

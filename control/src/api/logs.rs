@@ -3,24 +3,17 @@
 //! The agent knows us by our client certificate. Its own is self-signed and not verified, as with a kubelet that
 //! was not given one by the cluster.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use bytes::Bytes;
 use futures::StreamExt;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Response, StatusCode, header};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use reqwest::{Client, redirect::Policy};
 
 use super::{
     body::Body,
@@ -40,52 +33,37 @@ const KUBELET_PORT: i32 = 10250;
 
 /// Speaks to node agents.
 #[derive(Clone)]
-pub struct NodeClient {
-    tls: TlsConnector,
-}
+pub struct NodeClient(Client);
 
 impl NodeClient {
     /// A client that shows `identity` to agents.
     pub fn new(identity: &Identity) -> Result<Self, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (certificates, key) = identity.to_rustls()?;
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_client_auth_cert(certificates, key)
-            .map_err(|error| error.to_string())?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        let _ = rustls::crypto::ring::default_provider().install_default(); // There may be one already.
+        let pem = [identity.certificate.as_bytes(), identity.key.as_bytes()].concat();
+        let client = reqwest::Identity::from_pem(&pem).and_then(|identity| {
+            let builder = Client::builder().no_proxy().redirect(Policy::none()).identity(identity);
+            // A log that is followed has no end: only connecting has a deadline.
+            let builder = builder.connect_timeout(CONNECT_PATIENCE).pool_max_idle_per_host(0);
+            builder.http1_only().tls_danger_accept_invalid_certs(true).build()
+        });
+        client.map(Self).map_err(|error| error.to_string())
     }
 
-    async fn get(&self, address: IpAddr, port: u16, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let failed =
-            |what: String| ApiError::Internal(format!("Get \"https://{address}:{port}{path}\": {what}"));
-        let connect = async {
-            let stream = TcpStream::connect((address, port)).await?;
-            self.tls.connect(ServerName::IpAddress(address.into()), stream).await
-        };
-        let stream = match timeout(CONNECT_PATIENCE, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(format!("dial tcp {address}:{port}: {error}"))),
-            Err(_) => return Err(failed(format!("dial tcp {address}:{port}: i/o timeout"))),
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        // Ends with the response's body, which the client's request owns.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a node agent ended");
-            }
-        });
-        let uri: Uri = path.parse().map_err(|_| ApiError::BadRequest(format!("invalid path {path}")))?;
-        let request = Request::get(uri)
-            .header(header::HOST, format!("{address}:{port}"))
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| failed(error.to_string()))?;
-        sender.send_request(request).await.map_err(|error| failed(error.to_string()))
+    async fn get(&self, address: IpAddr, port: u16, path: &str) -> Result<reqwest::Response, ApiError> {
+        let url = format!("https://{}{path}", SocketAddr::new(address, port));
+        let answer = self.0.get(&url).send().await;
+        answer.map_err(|error| {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let cause = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
+            let what = if error.is_timeout() {
+                format!("dial tcp {address}:{port}: i/o timeout")
+            } else if error.is_connect() {
+                format!("dial tcp {address}:{port}: {cause}")
+            } else {
+                cause
+            };
+            ApiError::Internal(format!("Get {url:?}: {what}"))
+        })
     }
 }
 
@@ -109,8 +87,7 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
     }
     let shutdown = state.shutdown.clone();
     let pieces = response
-        .into_body()
-        .into_data_stream()
+        .bytes_stream()
         .take_while(|piece| std::future::ready(piece.is_ok()))
         .filter_map(|piece| std::future::ready(piece.ok()))
         .take_until(async move { shutdown.cancelled().await });
@@ -124,11 +101,15 @@ fn text(body: Body) -> Response<Body> {
 }
 
 /// The agent's refusal in the words of the agent.
-async fn refused(response: Response<Incoming>) -> ApiError {
+async fn refused(mut response: reqwest::Response) -> ApiError {
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect().await;
-    let text =
-        body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await
+        && body.len() + chunk.len() <= MAX_ERROR_BYTES
+    {
+        body.extend_from_slice(&chunk);
+    }
+    let text = String::from_utf8_lossy(&body).trim().to_owned();
     match status.as_u16() {
         400 => ApiError::BadRequest(text),
         403 => ApiError::Forbidden(text),
@@ -222,47 +203,6 @@ fn log_path(call: &Call<'_>, container: &str, query: &Query<'_>) -> String {
         .map(|name| format!("{name}={}", utf8_percent_encode(query.text(name), NON_ALPHANUMERIC)))
         .collect();
     format!("/containerLogs/{}/{}/{container}?{}", call.namespace, call.name, options.join("&"))
-}
-
-/// Takes every certificate; signatures are checked all the same.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

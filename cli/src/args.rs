@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use naru_control::auth::{AuthenticationSettings, OidcSettings};
 
 /// Naru: the WebAssembly-first Kubernetes, in one binary.
 #[derive(Debug, Parser)]
@@ -40,6 +41,66 @@ pub enum Command {
     Completion { shell: clap_complete::Shell },
 }
 
+/// How users may prove who they are, beside certificates and the cluster's own tokens.
+#[derive(Debug, Clone, Args)]
+pub struct AuthenticationArgs {
+    /// Whether requests without credentials are taken as those of system:anonymous.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub anonymous_auth: bool,
+    /// A file of bearer tokens: lines of token,user,uid,"group1,group2".
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// The OpenID Connect provider whose tokens are believed (https://...).
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// The audience that the provider's tokens must be for.
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// The claim that is the user's name.
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// What is put before user names; - for nothing [default: the issuer and #, for claims other than email].
+    #[arg(long, value_name = "PREFIX")]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim that lists the user's groups.
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+    /// What is put before the names of groups.
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_groups_prefix: String,
+    /// A claim that tokens must have, as KEY=VALUE. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub oidc_required_claim: Vec<(String, String)>,
+    /// The authorities that vouch for the provider [default: those of this machine].
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// Signature algorithms that are accepted.
+    #[arg(long, value_name = "ALG", value_delimiter = ',', default_value = "RS256")]
+    pub oidc_signing_algs: Vec<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl From<AuthenticationArgs> for AuthenticationSettings {
+    fn from(args: AuthenticationArgs) -> Self {
+        let oidc = args.oidc_issuer_url.map(|issuer| OidcSettings {
+            issuer,
+            client_id: args.oidc_client_id.unwrap_or_default(),
+            username_claim: args.oidc_username_claim,
+            username_prefix: args.oidc_username_prefix,
+            groups_claim: args.oidc_groups_claim,
+            groups_prefix: args.oidc_groups_prefix,
+            required_claims: args.oidc_required_claim,
+            ca_file: args.oidc_ca_file,
+            algorithms: args.oidc_signing_algs,
+        });
+        Self { refuses_anonymous: !args.anonymous_auth, token_file: args.token_auth_file, oidc }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct UpArgs {
     /// Where the cluster lives [default: ~/.naru].
@@ -54,6 +115,8 @@ pub struct UpArgs {
     /// Apply a manifest (a file, or - for standard input) as soon as the cluster is ready. May be repeated.
     #[arg(short = 'f', long = "filename", value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
+    #[command(flatten, next_help_heading = "Authentication")]
+    pub authentication: AuthenticationArgs,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +130,8 @@ pub struct ServerArgs {
     /// How many seconds a node may be silent before it counts as lost [default: 50].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub node_monitor_grace_period: Option<u64>,
+    #[command(flatten, next_help_heading = "Authentication")]
+    pub authentication: AuthenticationArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use naru_control::{ClusterSettings, ControlPlane, PlaneSettings, auth::pki::write_file};
+use naru_control::{
+    ClusterSettings, ControlPlane, PlaneSettings,
+    auth::{AuthenticationSettings, pki::write_file},
+};
 use naru_model::loopback::Block;
 
 use crate::{
@@ -23,7 +26,8 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let shutdown = signals::shutdown_token()?;
     let data_dir = args.data_dir.map_or_else(cluster::default_data_dir, Ok)?;
     let grace = args.node_monitor_grace_period.map(Duration::from_secs);
-    let member = Member::start(&data_dir, args.listen, NODE_RANGES, grace).await?;
+    let authentication = args.authentication.into();
+    let member = Member::start(&data_dir, args.listen, NODE_RANGES, grace, authentication).await?;
     println!("naru server is ready; KUBECONFIG={}", member.kubeconfig.display());
     shutdown.cancelled().await;
     member.plane.shutdown().await;
@@ -45,6 +49,7 @@ impl Member {
         listen: std::net::SocketAddr,
         nodes: u32,
         grace: Option<Duration>,
+        authentication: AuthenticationSettings,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
@@ -53,6 +58,7 @@ impl Member {
             data_dir: data_dir.join("server"),
             listen,
             cluster: cluster_settings(claim.block)?,
+            authentication,
             pod_cidrs: claim.block.pod_pool(),
             node_cidr_prefix: Block::node_cidr_prefix(nodes),
             node_monitor_grace_period: grace,

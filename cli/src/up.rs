@@ -84,7 +84,9 @@ impl Running {
                 .with_context(|| format!("cannot use the data directory {}", node.data_dir.display()))?;
             self.runtimes.push((node.name.clone(), Runtime::start(node.runtime())?));
         }
-        let member = self.member.insert(Member::start(data_dir, args.listen, args.nodes, None).await?);
+        let authentication = args.authentication.clone().into();
+        let member = Member::start(data_dir, args.listen, args.nodes, None, authentication).await?;
+        let member = self.member.insert(member);
         // What an earlier life of the cluster said of its nodes does not count.
         let before = member.plane.client().store().snapshot().revision();
         let ranges = member.claim.block.pod_cidrs(args.nodes);

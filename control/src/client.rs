@@ -157,9 +157,9 @@ impl ApiClient {
     }
 
     /// Every resource that is stored, by the name under which it is: for the namespace controller and the garbage
-    /// collector. Views of another resource are left out.
+    /// collector.
     pub fn resources(&self) -> Vec<naru_model::ResourceInfo> {
-        let stored = self.registry.kinds().all().iter().filter(|served| served.conversion.is_none());
+        let stored = self.registry.kinds().all().iter().filter(|served| served.is_stored());
         stored.map(|served| served.info.clone()).collect()
     }
 

@@ -20,7 +20,7 @@ use crate::{
     ApiClient, ApiError, ClusterSettings,
     api::State,
     auth::{
-        Authorizer,
+        AuthenticationSettings, Authenticator, Authorizer, TokenIssuer,
         pki::{Pki, PkiError},
     },
     controllers::{self, ControllerSettings},
@@ -38,6 +38,7 @@ pub struct PlaneSettings {
     /// Where HTTPS is served; port 0 picks a free one.
     pub listen: SocketAddr,
     pub cluster: ClusterSettings,
+    pub authentication: AuthenticationSettings,
     /// Ranges that the nodes' pod ranges are cut from.
     pub pod_cidrs: Vec<String>,
     /// Prefix length of one node's pod range.
@@ -59,6 +60,8 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Images(#[from] LibraryError),
+    #[error("{0}")]
+    Authentication(String),
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     #[error("cannot write the first objects of the cluster: {0}")]
@@ -97,6 +100,10 @@ impl ControlPlane {
         let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let pki = Pki::open(&settings.data_dir.join("pki"), &server_names(settings))?;
+        let issuer = TokenIssuer::open(&settings.data_dir.join("pki"), &settings.cluster.domain)?;
+        let issuer = Arc::new(issuer);
+        let authenticator = Authenticator::new(&settings.authentication, issuer.clone());
+        let authenticator = authenticator.map_err(StartError::Authentication)?;
         let images = Arc::new(ImageLibrary::open(&settings.data_dir.join("images"))?);
         let acceptor = serve::acceptor(&pki).map_err(StartError::Tls)?;
 
@@ -113,8 +120,8 @@ impl ControlPlane {
         let shutdown = CancellationToken::new();
         let (rbac, ends) = (authorizer.rbac.clone(), shutdown.clone());
         let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
-        let state =
-            State::new(registry, images, &pki.kubelet_client, shutdown.clone()).map_err(StartError::Tls)?;
+        let state = State::new(registry, authenticator, images, &pki.kubelet_client, shutdown.clone())
+            .map_err(StartError::Tls)?;
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
         let defaults = ControllerSettings::default();
@@ -125,6 +132,7 @@ impl ControlPlane {
                 .node_monitor_grace_period
                 .unwrap_or(defaults.node_monitor_grace_period),
             root_ca: pki.authority().to_owned(),
+            token_issuer: Some(issuer),
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
         tasks.push(rbac_follower);

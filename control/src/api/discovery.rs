@@ -175,6 +175,7 @@ impl Subresource {
             "scale" => of("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
             "eviction" => of("policy", "v1", "Eviction", &["create"]),
             "binding" => of("", "v1", "Binding", &["create"]),
+            "token" => of("authentication.k8s.io", "v1", "TokenRequest", &["create"]),
             "log" => of(info.group, info.version, info.kind, &["get"]),
             "finalize" => of(info.group, info.version, info.kind, &["update"]),
             _ => of(info.group, info.version, info.kind, &["get", "patch", "update"]),

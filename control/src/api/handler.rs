@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     body::{self, Body},
     documents::{self, Documents},
-    form, health, images,
+    form, health, images, impersonation,
     logs::NodeClient,
     metrics::{Metrics, RequestKind},
     probes,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    auth::{Attributes, User, pki::Identity},
+    auth::{Attributes, Authenticator, User, pki::Identity},
     images::ImageLibrary,
     protobuf,
     registry::Registry,
@@ -35,6 +35,7 @@ const MAX_IN_FLIGHT: usize = 2048;
 /// What every request may use.
 pub struct State {
     pub(super) registry: Registry,
+    pub(super) authenticator: Authenticator,
     pub(super) images: Arc<ImageLibrary>,
     pub(super) nodes: NodeClient,
     pub(super) documents: Documents,
@@ -51,12 +52,14 @@ impl State {
     /// Where the identity cannot be used for TLS.
     pub fn new(
         registry: Registry,
+        authenticator: Authenticator,
         images: Arc<ImageLibrary>,
         kubelet_client: &Identity,
         shutdown: CancellationToken,
     ) -> Result<Self, String> {
         Ok(Self {
             registry,
+            authenticator,
             images,
             nodes: NodeClient::new(kubelet_client)?,
             documents: Documents::default(),
@@ -70,7 +73,7 @@ impl State {
 /// One request, its body still unread.
 pub struct Exchange<'a> {
     pub state: &'a Arc<State>,
-    pub user: Option<&'a User>,
+    pub user: Arc<User>,
     pub parts: &'a Parts,
     pub query: Query<'a>,
     pub body: Incoming,
@@ -122,10 +125,10 @@ impl ContentType {
     }
 }
 
-/// Answers one request, whatever happens.
+/// Answers one request, whatever happens. `certified` is the user of the connection's certificate.
 pub async fn handle(
     state: Arc<State>,
-    user: Option<Arc<User>>,
+    certified: Option<Arc<User>>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let began = state.metrics.begin();
@@ -133,10 +136,12 @@ pub async fn handle(
     let mut label = RequestKind::default();
     let query = Query::parse(parts.uri.query());
     let is_pretty = query.flag("pretty");
-    let exchange =
-        Exchange { state: &state, user: user.as_deref(), parts: &parts, query, body, label: &mut label };
+    let answer = async {
+        let user = identify(&state, certified.as_ref(), &parts).await?;
+        route(Exchange { state: &state, user, parts: &parts, query, body, label: &mut label }).await
+    };
     // A fault of ours in one request must not take the connection's other requests with it.
-    let answer = AssertUnwindSafe(route(exchange)).catch_unwind().await;
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
     let response = match answer {
         Ok(answer) => answer.unwrap_or_else(|error| failure(&error)),
         Err(_) => {
@@ -147,6 +152,19 @@ pub async fn handle(
     if is_pretty { prettify(response) } else { response }
 }
 
+/// Who the request is from, or is to be taken for.
+async fn identify(
+    state: &State,
+    certified: Option<&Arc<User>>,
+    parts: &Parts,
+) -> Result<Arc<User>, ApiError> {
+    let store = state.registry.store();
+    let user = state.authenticator.authenticate(certified, &parts.headers, store).await;
+    let user = user.map_err(|_| ApiError::Unauthorized)?;
+    let acted = impersonation::impersonated(&user, &parts.headers, state.registry.authorizer())?;
+    Ok(acted.unwrap_or(user))
+}
+
 async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     let path = exchange.parts.uri.path();
     let mut segments = path.trim_matches('/').splitn(3, '/');
@@ -154,16 +172,15 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     match head {
         ("healthz" | "livez" | "readyz", check, None) => {
             exchange.get_only()?;
+            exchange.authorize_path()?;
             return probes::answer(exchange.state, head.0, check, &exchange.query).await;
         }
         ("version", None, None) => {
             exchange.get_only()?;
+            exchange.authorize_path()?;
             return Ok(json_response(StatusCode::OK, form::to_bytes(&health::version())));
         }
         _ => (),
-    }
-    if exchange.user.is_none() {
-        return Err(ApiError::Unauthorized);
     }
     let state = exchange.state.clone();
     let _slot = state.slots.try_acquire().map_err(|_| ApiError::TooManyRequests {
@@ -181,7 +198,7 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
         ("metrics", None, None) => {
             exchange.get_only()?;
             let registry = &exchange.state.registry;
-            let stored = registry.kinds().all().iter().filter(|served| served.conversion.is_none());
+            let stored = registry.kinds().all().iter().filter(|served| served.is_stored());
             let text = exchange
                 .state
                 .metrics
@@ -191,6 +208,20 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 text,
             ))
+        }
+        (".well-known", Some("openid-configuration"), None) => {
+            exchange.get_only()?;
+            let url = format!("https://{}", exchange.host());
+            let about = exchange.state.authenticator.issuer().discovery(&url);
+            Ok(json_response(StatusCode::OK, form::to_bytes(&about)))
+        }
+        ("openid", Some("v1"), Some("jwks")) => {
+            exchange.get_only()?;
+            let keys = exchange.state.authenticator.issuer().key_set();
+            let mut response = json_response(StatusCode::OK, form::to_bytes(&keys));
+            let content_type = HeaderValue::from_static("application/jwk-set+json");
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            Ok(response)
         }
         ("naru", Some("v1"), Some(_)) => images::answer(exchange).await,
         _ => Err(ApiError::NoSuchPath),
@@ -206,9 +237,6 @@ impl Exchange<'_> {
     }
     pub fn content_type(&self) -> &str {
         self.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
-    }
-    pub fn user(&self) -> Result<&User, ApiError> {
-        self.user.ok_or(ApiError::Unauthorized)
     }
 
     /// The body, of whatever type, as JSON.
@@ -240,7 +268,7 @@ impl Exchange<'_> {
             _ => "other",
         };
         let attributes = Attributes { verb, path: self.parts.uri.path(), ..Attributes::default() };
-        self.state.registry.authorize(self.user()?, &attributes)
+        self.state.registry.authorize(&self.user, &attributes)
     }
 }
 

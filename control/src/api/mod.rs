@@ -11,6 +11,7 @@ mod form; // As they are, as a table, metadata only.
 mod handler;
 pub mod health;
 mod images;
+mod impersonation;
 mod list;
 mod logs;
 pub mod metrics;
@@ -18,9 +19,11 @@ pub mod openapi;
 mod probes; // Health over HTTP.
 mod query;
 mod resources;
+mod reviews;
 mod select;
 #[cfg(test)]
 mod tests;
+mod tokens; // Of service accounts, on request.
 mod watch;
 
 pub use body::Body;

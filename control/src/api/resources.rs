@@ -16,7 +16,7 @@ use super::{
     list, logs,
     metrics::RequestKind,
     query::Query,
-    watch,
+    reviews, tokens, watch,
 };
 use crate::{
     ApiError,
@@ -43,7 +43,7 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let served = &*place.served;
     let verb = verb(&exchange, &place)?;
     label(exchange.label, &place, verb);
-    let user = exchange.user()?.clone();
+    let user = exchange.user.clone();
     let call = Call {
         user: &user,
         served,
@@ -62,11 +62,13 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let name = name.unwrap_or(attributes.name);
     exchange.state.registry.authorize(&user, &Attributes { name, field_selector, ..attributes })?;
     match place.subresource.as_str() {
+        "" if !served.is_stored() && served.conversion.is_none() => reviews::answer(exchange, &call).await,
         "" => whole(exchange, &place, &call, verb).await,
         "status" => part(exchange, &call, Part::Status, verb).await,
         "finalize" => part(exchange, &call, Part::Finalize, verb).await,
         "scale" => scale(exchange, &call, verb).await,
         "binding" if verb == "create" => bind(exchange, &call).await,
+        "token" if verb == "create" => tokens::answer(exchange, &call).await,
         "eviction" if verb == "create" => evict(exchange, &call).await,
         "log" if verb == "get" => logs::answer(exchange, &call).await,
         _ => Err(ApiError::MethodNotAllowed),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{State, handle};
 use crate::{
     ApiClient,
-    auth::{User, pki::Pki},
+    auth::{AuthenticationSettings, Authenticator, TokenIssuer, User, pki::Pki},
     images::ImageLibrary,
 };
 
@@ -84,11 +84,18 @@ impl Cluster {
     async fn start_for(user: Option<User>) -> Self {
         let folder = Folder::new();
         let pki = Pki::open(&folder.0, &["localhost".into()]).expect("certificates");
+        let issuer = Arc::new(TokenIssuer::open(&folder.0, "cluster.local").expect("a key"));
+        let authenticator = Authenticator::new(&AuthenticationSettings::default(), issuer).expect("usable");
         let images = ImageLibrary::open(&folder.0.join("images")).expect("an image store");
         let client = ApiClient::in_memory();
         let shutdown = CancellationToken::new();
-        let state =
-            State::new(client.registry().clone(), Arc::new(images), &pki.kubelet_client, shutdown.clone());
+        let state = State::new(
+            client.registry().clone(),
+            authenticator,
+            Arc::new(images),
+            &pki.kubelet_client,
+            shutdown.clone(),
+        );
         let state = Arc::new(state.expect("a state"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");

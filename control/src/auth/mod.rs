@@ -1,18 +1,23 @@
 //! Who asks, and whether they may.
 //!
-//! `rbac` compiles the cluster's roles, `node` knows what agents need, `pki` makes certificates. An [`Authorizer`]
+//! An [`Authenticator`] finds out who asks: `pki` makes certificates, `tokens` believes bearer tokens. `rbac` compiles
+//! the cluster's roles and `node` knows what agents need; an [`Authorizer`]
 //! asks them in Kubernetes' order: the group `system:masters`, then nodes, then roles; whoever knows a reason to
 //! allow decides.
 
 mod attributes;
+mod authenticator;
 mod node;
 pub mod pki;
 pub mod rbac;
+mod tokens;
 mod user;
 
 use std::sync::Arc;
 
 pub use attributes::{Attributes, refusal};
+pub use authenticator::{AuthenticationSettings, Authenticator, Unauthenticated};
+pub use tokens::{Binding, OidcSettings, Order, Reference, TokenIssuer, bound_to_pod};
 pub use user::{ANONYMOUS, AUTHENTICATED, Extra, MASTERS, UNAUTHENTICATED, User, account_user};
 
 use crate::ApiError;

@@ -21,6 +21,7 @@ mod replica_set;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod token_secrets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,11 +29,11 @@ use naru_model::ResourceInfo;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::ApiClient;
+use crate::{ApiClient, auth::TokenIssuer};
 use framework::{Controller, Hub, Runner, RunnerSettings, Typed};
 
 /// What the controllers need to know beside the objects.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ControllerSettings {
     /// Ranges (`127.5.0.0/16`) that nodes' pod ranges are cut from; empty where somebody else assigns them.
     pub pod_cidrs: Vec<String>,
@@ -42,6 +43,8 @@ pub struct ControllerSettings {
     pub node_monitor_grace_period: Duration,
     /// The cluster's CA in PEM, for `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Makes the tokens of Secrets; without one they stay empty.
+    pub token_issuer: Option<Arc<TokenIssuer>>,
 }
 
 impl Default for ControllerSettings {
@@ -51,6 +54,7 @@ impl Default for ControllerSettings {
             node_cidr_prefix: 24,
             node_monitor_grace_period: Duration::from_secs(50),
             root_ca: String::new(),
+            token_issuer: None,
         }
     }
 }
@@ -79,7 +83,7 @@ fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<
         Arc::new(Typed(endpoints::EndpointSlices)),
         Arc::new(endpoints::LegacyEndpoints),
         Arc::new(accounts::ServiceAccounts),
-        Arc::new(accounts::RootCa { certificate: settings.root_ca }),
+        Arc::new(accounts::RootCa { certificate: settings.root_ca.clone() }),
         Arc::new(Typed(nodes::NodeLifecycle { grace: settings.node_monitor_grace_period })),
         Arc::new(nodes::TaintEviction),
         Arc::new(nodes::PodGc),
@@ -88,6 +92,9 @@ fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
     ];
+    if let Some(issuer) = settings.token_issuer {
+        controllers.push(Arc::new(token_secrets::TokenSecrets { issuer, root_ca: settings.root_ca }));
+    }
     if !settings.pod_cidrs.is_empty() {
         let (pool, node_prefix) = (settings.pod_cidrs, settings.node_cidr_prefix);
         controllers.push(Arc::new(nodes::NodeIpam { pool, node_prefix }));

@@ -9,7 +9,7 @@ use super::{
     Kind, configmap, controllerrevision, cronjob, daemonset, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
     event, ipaddress, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate,
-    rbac, replicaset, replicationcontroller, secret, service, serviceaccount, statefulset,
+    rbac, replicaset, replicationcontroller, reviews, secret, service, serviceaccount, statefulset,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -53,6 +53,11 @@ impl Served {
             storage,
             conversion,
         }
+    }
+
+    /// Whether objects are kept under this very name: not of a view, nor of what is only answered.
+    pub fn is_stored(&self) -> bool {
+        self.conversion.is_none() && self.info.verbs.contains(&"get")
     }
 
     pub fn has_subresource(&self, name: &str) -> bool {
@@ -101,6 +106,12 @@ impl Kinds {
         kinds.add(rbac::RoleBindings);
         kinds.add(rbac::ClusterRoles);
         kinds.add(rbac::ClusterRoleBindings);
+        kinds.add(reviews::TokenReviews);
+        kinds.add(reviews::SelfSubjectReviews);
+        kinds.add(reviews::SubjectAccessReviews);
+        kinds.add(reviews::LocalSubjectAccessReviews);
+        kinds.add(reviews::SelfSubjectAccessReviews);
+        kinds.add(reviews::SelfSubjectRulesReviews);
         kinds
     }
 

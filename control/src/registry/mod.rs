@@ -33,6 +33,7 @@ pub mod podtemplate;
 pub mod rbac;
 pub mod replicaset;
 pub mod replicationcontroller;
+pub mod reviews;
 pub mod secret;
 pub mod service;
 pub mod serviceaccount;

@@ -8,8 +8,10 @@ use super::{Column, Kind, kind::age, podspec::OrEmpty, text};
 
 pub struct ServiceAccounts;
 
-static RESOURCE: ResourceInfo =
-    text::core_resource("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"]);
+static RESOURCE: ResourceInfo = ResourceInfo {
+    subresources: &["token"],
+    ..text::core_resource("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"])
+};
 
 const COLUMNS: &[Column] = &[
     text::NAME,

@@ -343,7 +343,10 @@ mod tests {
         async fn new() -> Self {
             let client = ApiClient::in_memory();
             let namespace = json!({ "metadata": { "name": "shop" } });
-            client.create(&object::<k8s_openapi::api::core::v1::Namespace>(namespace)).await.expect("created");
+            client
+                .create(&object::<k8s_openapi::api::core::v1::Namespace>(namespace))
+                .await
+                .expect("created");
             let account = json!({ "metadata": { "name": "default", "namespace": "shop" } });
             let entry = client.create(&object::<ServiceAccount>(account)).await.expect("created");
             let folder = tempfile::tempdir().expect("a folder");
@@ -436,7 +439,10 @@ mod tests {
             "stringData": { "token": token },
         });
         world.client.create(&object::<Secret>(secret)).await.expect("created");
-        assert_eq!(&*world.believe(&token, 1).expect("believed").user.name, "system:serviceaccount:shop:default");
+        assert_eq!(
+            &*world.believe(&token, 1).expect("believed").user.name,
+            "system:serviceaccount:shop:default"
+        );
         world.client.delete::<Secret>("shop", "old", Delete::default()).await.expect("deleted");
         assert_eq!(world.believe(&token, 1), gone);
     }

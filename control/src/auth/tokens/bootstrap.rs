@@ -22,7 +22,8 @@ pub fn user(text: &str, view: &Snapshot, now: Timestamp) -> Option<User> {
     }
     let entry = view.get(&Key::new("secrets", "kube-system", &format!("bootstrap-token-{id}")))?;
     let object = entry.typed::<Secret>().ok()?;
-    let data = |key: &str| object.data.as_ref()?.get(key).and_then(|value| std::str::from_utf8(&value.0).ok());
+    let data =
+        |key: &str| object.data.as_ref()?.get(key).and_then(|value| std::str::from_utf8(&value.0).ok());
     if object.type_.as_deref() != Some(TYPE) || object.metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -91,7 +92,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_counts_while_its_secret_says_so() {
         let good = "abcdef.0123456789abcdef";
-        let expected = "system:bootstrap:abcdef system:bootstrappers,system:bootstrappers:shop,system:authenticated";
+        let expected =
+            "system:bootstrap:abcdef system:bootstrappers,system:bootstrappers:shop,system:authenticated";
         assert_eq!(user_of(good, json!({})).await.as_deref(), Some(expected));
         let refused = [
             ("abcdef.0123456789abcdee", json!({})),

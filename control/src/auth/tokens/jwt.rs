@@ -74,8 +74,14 @@ impl<'a> Token<'a> {
 #[derive(Debug, Clone)]
 pub enum PublicKey {
     /// An uncompressed point, and the algorithm that its curve goes with.
-    Ec { point: Vec<u8>, algorithm: &'static str },
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Ec {
+        point: Vec<u8>,
+        algorithm: &'static str,
+    },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
 }
 
 impl PublicKey {
@@ -119,9 +125,7 @@ impl PublicKey {
                     "PS512" => &signature::RSA_PSS_2048_8192_SHA512,
                     _ => return false,
                 };
-                RsaPublicKeyComponents { n: modulus, e: exponent }
-                    .verify(parameters, message, signed)
-                    .is_ok()
+                RsaPublicKeyComponents { n: modulus, e: exponent }.verify(parameters, message, signed).is_ok()
             }
         }
     }
@@ -157,7 +161,8 @@ impl SigningKey {
     pub fn sign(&self, claims: &impl Serialize) -> String {
         let claims = serde_json::to_vec(claims).expect("claims are plain data");
         let signed = format!("{}.{}", self.header, BASE64URL.encode(claims));
-        let signature = self.pair.sign(&self.random, signed.as_bytes()).expect("the system gives random bytes");
+        let signature =
+            self.pair.sign(&self.random, signed.as_bytes()).expect("the system gives random bytes");
         format!("{signed}.{}", BASE64URL.encode(signature))
     }
 

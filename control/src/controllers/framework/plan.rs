@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, ServiceAccount},
+    core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, Secret, ServiceAccount},
     discovery::v1::EndpointSlice,
     rbac::v1::ClusterRole,
 };
@@ -65,6 +65,7 @@ bodies!(
     Node,
     Pod,
     ReplicaSet,
+    Secret,
     ServiceAccount
 );
 

@@ -1,0 +1,134 @@
+//! `serviceaccounts/token`: tokens on request, bound to what their user names.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use k8s_openapi::{
+    api::{
+        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus},
+        core::v1::{Node, Pod, Secret, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use naru_model::{
+    Object,
+    validation::{FieldErrors, Path},
+};
+
+use super::{
+    body::Body,
+    form,
+    handler::{Exchange, json_response},
+};
+use crate::{
+    ApiError,
+    auth::{Binding, Order, Reference, bound_to_pod},
+    registry::Call,
+    store::{Key, Snapshot},
+};
+
+const DEFAULT_SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+
+pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let state = exchange.state.clone();
+    let json = exchange.read_json().await?;
+    let mut request: TokenRequest = serde_json::from_slice(&json).map_err(|error| {
+        ApiError::BadRequest(format!(
+            "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {error}"
+        ))
+    })?;
+    let entry = state.registry.entry(call)?;
+    let account = entry.typed::<ServiceAccount>().map_err(|error| ApiError::Internal(error.to_string()))?;
+    let spec = request.spec.get_or_insert_default();
+    let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT_SECONDS);
+    check_seconds(call, seconds)?;
+    let view = state.registry.store().snapshot();
+    let binding = match &spec.bound_object_ref {
+        Some(reference) => binding(call, reference, &view)?,
+        None => Binding::default(),
+    };
+    let issuer = state.authenticator.issuer();
+    let audiences = spec.audiences.get_or_insert_default();
+    if audiences.is_empty() {
+        *audiences = issuer.api_audiences();
+    }
+    let (now, audiences) = (Timestamp::now(), audiences.clone());
+    let (token, expires) = issuer.issue(Order { account: &account, audiences, seconds, binding }, now);
+    request.metadata.name = Some(call.name.into());
+    request.metadata.namespace = Some(call.namespace.into());
+    request.metadata.creation_timestamp = Some(Time(now));
+    let expires = Timestamp::from_second(expires).map_err(|error| ApiError::Internal(error.to_string()))?;
+    request.status =
+        Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) });
+    Ok(json_response(StatusCode::CREATED, form::to_bytes(&request)))
+}
+
+fn check_seconds(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {
+    let mut errors = FieldErrors::default();
+    let path = Path::new("spec").child("expirationSeconds");
+    if seconds < MIN_SECONDS {
+        errors.invalid(&path, seconds, "may not specify a duration less than 10 minutes");
+    }
+    if seconds > MAX_SECONDS {
+        errors.invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds");
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = "TokenRequest.authentication.k8s.io".into();
+    Err(ApiError::Invalid { kind, name: call.name.into(), errors: errors.0 })
+}
+
+fn binding(call: &Call<'_>, reference: &BoundObjectReference, view: &Snapshot) -> Result<Binding, ApiError> {
+    let kind = reference.kind.as_deref().unwrap_or_default();
+    let version = reference.api_version.as_deref().unwrap_or_default();
+    match (version, kind) {
+        ("v1" | "", "Pod") => {
+            let pod = bound::<Pod>("pods", call.namespace, reference, view)?;
+            let runs_as = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+            let runs_as = runs_as.unwrap_or_default();
+            if runs_as != call.name {
+                return Err(ApiError::BadRequest(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    call.name
+                )));
+            }
+            Ok(bound_to_pod(&pod, view))
+        }
+        ("v1" | "", "Secret") => {
+            let secret = bound::<Secret>("secrets", call.namespace, reference, view)?;
+            Ok(Binding { secret: Some(Reference::to(&*secret)), ..Binding::default() })
+        }
+        ("v1" | "", "Node") => {
+            let node = bound::<Node>("nodes", "", reference, view)?;
+            Ok(Binding { node: Some(Reference::to(&*node)), ..Binding::default() })
+        }
+        _ => Err(ApiError::BadRequest(format!("cannot bind token to object of type {version}, Kind={kind}"))),
+    }
+}
+
+fn bound<T: Object>(
+    resource: &str,
+    namespace: &str,
+    reference: &BoundObjectReference,
+    view: &Snapshot,
+) -> Result<Arc<T>, ApiError> {
+    let name = reference.name.clone().unwrap_or_default();
+    let entry = view.get(&Key::new(resource, namespace, &name));
+    let entry = entry.ok_or_else(|| ApiError::NotFound { resource: resource.into(), name: name.clone() })?;
+    let uid = reference.uid.as_deref().unwrap_or_default();
+    if !uid.is_empty() && uid != entry.meta.uid {
+        return Err(ApiError::Conflict {
+            resource: reference.kind.clone().unwrap_or_default(),
+            name,
+            message: format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might \
+                 have been deleted and then recreated"
+            ),
+        });
+    }
+    entry.typed().map_err(|error| ApiError::Internal(error.to_string()))
+}

@@ -274,8 +274,10 @@ async fn whatever_is_asked_wrongly_is_answered_with_a_status() {
 #[tokio::test]
 async fn nobody_gets_in_without_a_name_except_to_ask_how_we_are() {
     let cluster = Cluster::start_for(None).await;
-    assert_eq!(cluster.get(MAPS).await.status, 401);
-    assert_eq!(cluster.get("/api").await.status, 401);
+    let answer = cluster.get(MAPS).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.message().contains("User \"system:anonymous\" cannot list"), "{}", answer.message());
+    assert_eq!(cluster.get("/api").await.status, 403);
     assert_eq!(cluster.get("/readyz").await.status, 200);
     assert_eq!(cluster.get("/version").await.body["minor"], "37");
 }

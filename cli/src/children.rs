@@ -89,6 +89,10 @@ fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
     if spec.exit_with_parent {
         command.arg("--exit-with-parent");
     }
+    // wasmtime makes and drops errors on its way, and would capture a backtrace for each: a tenth of a request.
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        command.env("RUST_LIB_BACKTRACE", "0");
+    }
     // Ctrl-C in a terminal reaches the whole group, but a runtime ends after its pods, when it is told to.
     command.stdin(Stdio::null()).process_group(0);
     match &spec.log {

@@ -10,9 +10,9 @@ use std::{
 use crate::{
     container::{Core, Place},
     cpu::{Metered, Run},
-    engine::InstancePermit,
     failure::Ending,
     guest::Guest,
+    machine::InstancePermit,
     worlds::World,
 };
 
@@ -30,8 +30,8 @@ pub async fn run(core: Arc<Core>, permit: InstancePermit) {
 /// The store is dropped before this returns: what the guest wrote last is in the log when it counts as ended.
 async fn call(core: Arc<Core>, run: Arc<Run>) -> Ending {
     let store = match core.module.world {
-        World::Preview1(_) => Guest::preview1_store(core.engine.wasmtime(), &core.environment, run),
-        _ => Guest::store(core.engine.wasmtime(), &core.environment, run),
+        World::Preview1(_) => Guest::preview1_store(core.module.machine.wasmtime(), &core.environment, run),
+        _ => Guest::store(core.module.machine.wasmtime(), &core.environment, run),
     };
     let mut store = match store {
         Ok(store) => store,

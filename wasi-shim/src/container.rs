@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Engine, HttpBody, Module, NetworkError, PodNetwork, command,
     cpu::CpuAccount,
-    engine::InstancePermit,
     failure::Ending,
     guest::Environment,
     listen,
+    machine::InstancePermit,
     memory::MemoryAccount,
     serve::{self, Instance},
     worlds::World,
@@ -179,7 +179,8 @@ impl Container {
                 tokio::spawn(listen::accept(core.clone(), listener));
             }
         } else {
-            let place = engine.try_instance().ok_or("the node has no room for another wasm instance")?;
+            let place = core.module.machine.try_instance();
+            let place = place.ok_or("the node has no room for another wasm instance")?;
             engine.cpu().threads().spawn(command::run(core.clone(), place));
         }
         Ok(Self(Arc::new(Handle(core))))

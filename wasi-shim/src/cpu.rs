@@ -81,7 +81,7 @@ impl Drop for Slot {
 }
 
 impl Cpu {
-    pub fn new(engine: wasmtime::Engine) -> std::io::Result<Arc<Self>> {
+    pub fn new() -> std::io::Result<Arc<Self>> {
         let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(slots)
@@ -95,9 +95,14 @@ impl Cpu {
         Ok(Arc::new(Self {
             slots,
             queue: Mutex::default(),
-            ticker: Ticker::start(engine)?,
+            ticker: Ticker::start()?,
             threads: Some(threads),
         }))
+    }
+
+    /// From now on the guests of `engine` are interrupted, too.
+    pub fn drive(&self, engine: wasmtime::Engine) {
+        self.ticker.drive(engine);
     }
 
     /// The threads of guests that compute for long, and of all commands.
@@ -494,9 +499,7 @@ mod tests {
     }
 
     fn cpu_with_one_slot() -> Arc<Cpu> {
-        let mut config = wasmtime::Config::new();
-        config.epoch_interruption(true);
-        let mut cpu = Cpu::new(wasmtime::Engine::new(&config).unwrap()).unwrap();
+        let mut cpu = Cpu::new().unwrap();
         Arc::get_mut(&mut cpu).unwrap().slots = 1;
         cpu
     }

@@ -4,18 +4,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
 use ahash::AHashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    cache::Cache,
     cpu::Cpu,
-    module::{Compiled, Module},
-    pool,
-    worlds::Linkers,
+    machine::{Machine, Sort},
+    module::Module,
 };
 
 /// Settings of the one engine of a runtime process.
@@ -44,31 +40,22 @@ pub enum LoadError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// wasmtime with everything that all containers of a node share: linkers, cache, epoch ticker, scheduler of CPU time.
+/// What all containers of a node share: machines, modules, epoch ticker, scheduler of CPU time.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
 
 struct Shared {
-    wasmtime: wasmtime::Engine,
-    linkers: Linkers,
-    cache: Cache,
+    settings: EngineSettings,
+    sequential: Arc<Machine>,
+    /// Made when the first module needs it.
+    concurrent: Mutex<Option<Arc<Machine>>>,
     cpu: Arc<Cpu>,
-    /// One permit per instance that the pool can hold.
-    free_instances: Arc<Semaphore>,
     default_memory_limit: u64,
-    /// One compilation at a time: it uses all CPUs, and the memory of one is enough.
-    compiling: Mutex<()>,
     /// By digest. The inner lock is held while a module is loaded, so that it is compiled once.
     modules: Mutex<AHashMap<String, Arc<Loading>>>,
 }
 
 type Loading = tokio::sync::Mutex<Weak<Module>>;
-
-/// The right to have one instance. Given back when dropped.
-pub type InstancePermit = OwnedSemaphorePermit;
-
-/// How long a request waits for a free instance.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container without a limit may take this much, or half of the machine's memory if that is less.
 const DEFAULT_MEMORY_LIMIT: u64 = 4 << 30;
@@ -77,19 +64,16 @@ impl Engine {
     /// # Errors
     /// The cache directory cannot be made, or the kernel refuses the pool of instances.
     pub fn new(settings: EngineSettings) -> Result<Self, io::Error> {
-        let (wasmtime, instances) = pool::engine(settings.max_instances)
-            .map_err(|error| io::Error::other(format!("cannot set up the wasm engine: {error:#}")))?;
-        let linkers = Linkers::new(&wasmtime)
-            .map_err(|error| io::Error::other(format!("cannot set up the wasm linkers: {error:#}")))?;
+        let sequential = Machine::new(Sort::Sequential, settings.max_instances, &settings.cache_dir)?;
+        let cpu = Cpu::new()?;
+        cpu.drive(sequential.wasmtime().clone());
         Ok(Self(Arc::new(Shared {
-            linkers,
-            cache: Cache::open(settings.cache_dir, &wasmtime)?,
-            cpu: Cpu::new(wasmtime.clone())?,
-            free_instances: Arc::new(Semaphore::new(instances as usize)),
+            settings,
+            sequential: Arc::new(sequential),
+            concurrent: Mutex::default(),
+            cpu,
             default_memory_limit: default_memory_limit(),
-            compiling: Mutex::default(),
             modules: Mutex::default(),
-            wasmtime,
         })))
     }
 
@@ -116,30 +100,12 @@ impl Engine {
         result
     }
 
-    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.0.wasmtime
-    }
-
     pub(crate) fn cpu(&self) -> &Arc<Cpu> {
         &self.0.cpu
     }
 
     pub(crate) fn default_memory_limit(&self) -> u64 {
         self.0.default_memory_limit
-    }
-
-    /// A place for an instance now, or `None`.
-    pub(crate) fn try_instance(&self) -> Option<InstancePermit> {
-        self.0.free_instances.clone().try_acquire_owned().ok()
-    }
-
-    /// A place for an instance, in turn; `None` when none came free in time.
-    pub(crate) async fn instance(&self) -> Option<InstancePermit> {
-        if let Some(permit) = self.try_instance() {
-            return Some(permit);
-        }
-        let permit = tokio::time::timeout(PATIENCE, self.0.free_instances.clone().acquire_owned()).await;
-        permit.ok().and_then(Result::ok)
     }
 
     fn lock_modules(&self) -> std::sync::MutexGuard<'_, AHashMap<String, Arc<Loading>>> {
@@ -157,41 +123,25 @@ impl Engine {
 
 impl Shared {
     fn load(&self, path: &Path, digest: &str) -> Result<Arc<Module>, LoadError> {
-        let compiled = match self.load_cached(digest) {
-            Some(compiled) => compiled,
-            None => self.compile(path, digest)?,
+        let io = |source| LoadError::Io { path: path.to_owned(), source };
+        let wasm = fs::read(path).map_err(io)?;
+        let machine = match Sort::of(&wasm) {
+            Sort::Sequential => self.sequential.clone(),
+            Sort::Concurrent => self.concurrent().map_err(io)?,
         };
-        Ok(Arc::new(self.linkers.link(compiled, digest)?))
+        machine.load(&wasm, digest).map(Arc::new)
     }
 
-    fn load_cached(&self, digest: &str) -> Option<Compiled> {
-        let file = self.cache.find(digest)?;
-        match Compiled::map(&self.wasmtime, &file) {
-            Ok(compiled) => Some(compiled),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "a compiled module cannot be used: compiling again");
-                self.cache.remove(digest);
-                None
-            }
+    fn concurrent(&self) -> Result<Arc<Machine>, io::Error> {
+        let mut concurrent = self.concurrent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(machine) = &*concurrent {
+            return Ok(machine.clone());
         }
-    }
-
-    fn compile(&self, path: &Path, digest: &str) -> Result<Compiled, LoadError> {
-        let wasm = fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-        let code = {
-            let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-            Compiled::compile(&self.wasmtime, &wasm)?
-        };
-        // Mapped from the file all pods of the node share it, and the kernel can drop it; without one it works, too.
-        match self.cache.put(digest, &code.bytes) {
-            Ok(file) => {
-                Compiled::map(&self.wasmtime, &file).map_err(|error| LoadError::Invalid(format!("{error:#}")))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a compiled module could not be kept: it will be compiled again");
-                code.into_memory(&self.wasmtime).map_err(|error| LoadError::Invalid(format!("{error:#}")))
-            }
-        }
+        let EngineSettings { cache_dir, max_instances } = &self.settings;
+        let machine = Arc::new(Machine::new(Sort::Concurrent, *max_instances, cache_dir)?);
+        self.cpu.drive(machine.wasmtime().clone());
+        *concurrent = Some(machine.clone());
+        Ok(machine)
     }
 }
 

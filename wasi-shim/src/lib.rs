@@ -15,6 +15,7 @@ mod engine;
 mod failure;
 mod guest;
 mod listen;
+mod machine;
 mod memory;
 mod module;
 mod network;

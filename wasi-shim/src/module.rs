@@ -1,10 +1,10 @@
 //! A wasm file, compiled: what it is, what it wants to be run as.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use wasmtime::{Engine, Precompiled, component::Component};
 
-use crate::{LoadError, worlds::World};
+use crate::{LoadError, machine::Machine, worlds::World};
 
 /// What a module wants to be run as. From its exports and imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +23,15 @@ pub enum ModuleKind {
 
 /// A compiled module, linked as far as it can be before there is an instance.
 pub struct Module {
+    pub(crate) machine: Arc<Machine>,
     pub(crate) world: World,
     kind: ModuleKind,
     digest: String,
 }
 
 impl Module {
-    pub(crate) fn new(world: World, kind: ModuleKind, digest: &str) -> Self {
-        Self { world, kind, digest: digest.to_owned() }
+    pub(crate) fn new(machine: Arc<Machine>, world: World, kind: ModuleKind, digest: &str) -> Self {
+        Self { machine, world, kind, digest: digest.to_owned() }
     }
 
     pub fn kind(&self) -> ModuleKind {

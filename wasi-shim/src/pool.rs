@@ -6,10 +6,14 @@
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::machine::Sort;
+
 /// Mappings per instance: two of its stack, four of its memory and tables.
 const MAPPINGS_PER_INSTANCE: u64 = 6;
-/// Left for code, heap, threads and everything else in the process.
-const OTHER_MAPPINGS: u64 = 8192;
+/// Instances of the engine for WASI 0.3, which few modules need: its mappings are always left for it.
+const CONCURRENT_INSTANCES: u32 = 1000;
+/// Left for that, and for code, heap, threads and everything else in the process.
+const OTHER_MAPPINGS: u64 = CONCURRENT_INSTANCES as u64 * MAPPINGS_PER_INSTANCE + 8192;
 /// Each memory reserves 4 GiB and guards of a process's 128 TiB.
 const MAX_INSTANCES: u32 = 16_000;
 
@@ -34,18 +38,10 @@ const KEEP_STACK: usize = 32 << 10;
 
 /// The engine, and how many instances its pool holds. A system that grants less address space (`ulimit -v`, overcommit
 /// off) gets a smaller pool.
-pub fn engine(wanted: Option<u32>) -> wasmtime::Result<(Engine, u32)> {
-    let possible = possible_instances();
-    if let Some(wanted) = wanted.filter(|wanted| *wanted > possible) {
-        tracing::warn!(
-            wanted,
-            possible,
-            "fewer wasm instances at once than asked for: raise vm.max_map_count (sysctl) for more"
-        );
-    }
-    let mut instances = wanted.unwrap_or(DEFAULT_INSTANCES).min(possible).max(1);
+pub fn engine(sort: Sort, wanted: Option<u32>) -> wasmtime::Result<(Engine, u32)> {
+    let mut instances = instances(sort, wanted);
     loop {
-        match Engine::new(&config(instances)) {
+        match Engine::new(&config(sort, instances)) {
             Ok(engine) => return Ok((engine, instances)),
             Err(error) if instances <= FEW => return Err(error),
             Err(error) => {
@@ -58,6 +54,22 @@ pub fn engine(wanted: Option<u32>) -> wasmtime::Result<(Engine, u32)> {
             }
         }
     }
+}
+
+/// How many instances the pool is to hold; a wish that cannot be fulfilled is told to the log.
+fn instances(sort: Sort, wanted: Option<u32>) -> u32 {
+    if sort == Sort::Concurrent {
+        return wanted.unwrap_or(CONCURRENT_INSTANCES).clamp(1, CONCURRENT_INSTANCES);
+    }
+    let possible = possible_instances();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > possible) {
+        tracing::warn!(
+            wanted,
+            possible,
+            "fewer wasm instances at once than asked for: raise vm.max_map_count (sysctl) for more"
+        );
+    }
+    wanted.unwrap_or(DEFAULT_INSTANCES).min(possible).max(1)
 }
 
 /// How many instances a pool can hold so that the process stays below the kernel's limit of mappings.
@@ -79,7 +91,7 @@ fn mappings_in_use() -> Option<u64> {
     Some(std::fs::read_to_string("/proc/self/maps").ok()?.lines().count() as u64)
 }
 
-fn config(instances: u32) -> Config {
+fn config(sort: Sort, instances: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     // PAGEMAP_SCAN (Linux 6.7) is probed by wasmtime and used where it works.
     pool.total_component_instances(instances)
@@ -103,7 +115,8 @@ fn config(instances: u32) -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(STACK)
         .wasm_component_model(true)
-        .wasm_component_model_async(true);
+        .concurrency_support(sort == Sort::Concurrent)
+        .wasm_component_model_async(sort == Sort::Concurrent);
     config
 }
 
@@ -114,7 +127,7 @@ mod tests {
     #[test]
     fn the_pool_stays_below_the_kernels_limit_of_mappings() {
         let possible = fitting(65_530, 500);
-        assert!(possible > 9_000);
+        assert!(possible > 8_000);
         assert!(u64::from(possible) * MAPPINGS_PER_INSTANCE + 500 + OTHER_MAPPINGS <= 65_530);
         assert_eq!(fitting(1000, 900), 0);
     }

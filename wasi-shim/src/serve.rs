@@ -103,13 +103,13 @@ async fn start(core: &Arc<Core>) -> Result<Start, Response<HttpBody>> {
     if let Some(instance) = take_kept(core) {
         return Ok(Start::Kept(Box::new(instance)));
     }
-    let Some(permit) = core.engine.instance().await else {
+    let Some(permit) = core.module.machine.instance().await else {
         core.log("no free instance on this node: a request was refused");
         return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "no free instance on this node"));
     };
     let place = Place::new(core, permit);
     let run = Run::visiting(core.environment.cpu.clone());
-    match Guest::store(core.engine.wasmtime(), &core.environment, run) {
+    match Guest::store(core.module.machine.wasmtime(), &core.environment, run) {
         Ok(store) => Ok(Start::Fresh(store, place)),
         Err(message) => {
             core.log(&message);

@@ -1,11 +1,11 @@
-//! The clock that interrupts guests: one thread that advances the engine's epoch while guests run.
+//! The clock that interrupts guests: one thread that advances the engines' epochs while guests run.
 //!
 //! While no guest has run for a while the thread sleeps without a timeout, so that a node full of idle containers
 //! costs no wake-ups. Whoever polls a guest calls [`Ticker::enter`] and [`Ticker::leave`] around it.
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread::{self, Thread},
@@ -20,6 +20,7 @@ const IDLE_TICKS: u32 = 50;
 
 #[derive(Default)]
 pub struct Ticker {
+    engines: Mutex<Vec<wasmtime::Engine>>,
     running: AtomicUsize,
     asleep: AtomicBool,
     ended: AtomicBool,
@@ -27,15 +28,19 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    pub fn start(engine: wasmtime::Engine) -> std::io::Result<Arc<Self>> {
+    pub fn start() -> std::io::Result<Arc<Self>> {
         let ticker = Arc::new(Self::default());
         let own = ticker.clone();
         let thread = thread::Builder::new()
             .name("naru-epoch".into())
             .stack_size(128 << 10)
-            .spawn(move || own.run(&engine))?;
+            .spawn(move || own.run())?;
         let _ = ticker.thread.set(thread.thread().clone());
         Ok(ticker)
+    }
+
+    pub fn drive(&self, engine: wasmtime::Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 
     /// A guest starts to run on this thread.
@@ -62,11 +67,13 @@ impl Ticker {
         }
     }
 
-    fn run(&self, engine: &wasmtime::Engine) {
+    fn run(&self) {
         let mut idle = 0;
         while !self.ended.load(SeqCst) {
             thread::sleep(TICK);
-            engine.increment_epoch();
+            for engine in &*self.engines.lock().unwrap_or_else(PoisonError::into_inner) {
+                engine.increment_epoch();
+            }
             idle = if self.running.load(SeqCst) == 0 { idle + 1 } else { 0 };
             if idle >= IDLE_TICKS {
                 idle = 0;

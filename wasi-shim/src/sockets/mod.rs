@@ -17,12 +17,16 @@ use wasmtime::component::Linker;
 use crate::{
     NetworkError, PodNetwork,
     guest::{Environment, Guest},
+    machine::Sort,
 };
 
 /// Replaces functions of what is linked already: the linker must allow shadowing.
-pub fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<Guest>, sort: Sort) -> wasmtime::Result<()> {
     v02::add_to_linker(linker)?;
-    v03::add_to_linker(linker)
+    if sort == Sort::Concurrent {
+        v03::add_to_linker(linker)?;
+    }
+    Ok(())
 }
 
 /// Where a bind to `wanted` really goes; `None` if it is another host's address.

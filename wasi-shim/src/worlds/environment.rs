@@ -4,11 +4,17 @@
 use wasmtime::component::{HasData, Linker};
 use wasmtime_wasi::{p2::bindings::cli::environment as v02, p3::bindings::cli::environment as v03};
 
-use crate::guest::{Environment, Guest};
+use crate::{
+    guest::{Environment, Guest},
+    machine::Sort,
+};
 
-pub fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<Guest>, sort: Sort) -> wasmtime::Result<()> {
     v02::add_to_linker::<Guest, Shared>(linker, shared)?;
-    v03::add_to_linker::<Guest, Shared>(linker, shared)
+    if sort == Sort::Concurrent {
+        v03::add_to_linker::<Guest, Shared>(linker, shared)?;
+    }
+    Ok(())
 }
 
 struct Shared;

@@ -15,12 +15,7 @@ use wasmtime::{Engine, UnknownImportError, component::Component};
 pub use self::{
     command02::Command02, command03::Command03, http02::Http02, http03::Http03, preview1::Preview1,
 };
-use crate::{
-    LoadError, ModuleKind,
-    guest::Guest,
-    module::{Compiled, Module},
-    sockets,
-};
+use crate::{LoadError, ModuleKind, guest::Guest, machine::Sort, module::Compiled, sockets};
 
 /// A module, linked to its world.
 pub enum World {
@@ -39,37 +34,39 @@ pub struct Linkers {
 }
 
 impl Linkers {
-    pub fn new(engine: &Engine) -> wasmtime::Result<Self> {
+    pub fn new(engine: &Engine, sort: Sort) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut core, Guest::preview1)?;
         let mut components = wasmtime::component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
-        wasmtime_wasi::p3::add_to_linker(&mut components)?;
-        wasmtime_wasi_http::p3::add_to_linker(&mut components)?;
+        if sort == Sort::Concurrent {
+            wasmtime_wasi::p3::add_to_linker(&mut components)?;
+            wasmtime_wasi_http::p3::add_to_linker(&mut components)?;
+        }
         // What is ours replaces what was linked under the same name.
         components.allow_shadowing(true);
-        environment::add_to_linker(&mut components)?;
-        sockets::add_to_linker(&mut components)?;
+        environment::add_to_linker(&mut components, sort)?;
+        sockets::add_to_linker(&mut components, sort)?;
         Ok(Self { engine: engine.clone(), core, components })
     }
 
-    pub fn link(&self, compiled: Compiled, digest: &str) -> Result<Module, LoadError> {
+    pub fn link(&self, compiled: Compiled) -> Result<(World, ModuleKind), LoadError> {
         match compiled {
-            Compiled::Core(module) => self.link_core(&module, digest),
-            Compiled::Component(component) => self.link_component(&component, digest),
+            Compiled::Core(module) => self.link_core(&module),
+            Compiled::Component(component) => self.link_component(&component),
         }
     }
 
-    fn link_core(&self, module: &wasmtime::Module, digest: &str) -> Result<Module, LoadError> {
+    fn link_core(&self, module: &wasmtime::Module) -> Result<(World, ModuleKind), LoadError> {
         if !module.exports().any(|export| export.name() == "_start" && export.ty().func().is_some()) {
             return Err(LoadError::NothingToRun("module"));
         }
         let linked = self.core.instantiate_pre(module).map_err(|error| missing_in_core(&error))?;
-        Ok(Module::new(World::Preview1(Preview1::new(linked)), ModuleKind::Preview1Command, digest))
+        Ok((World::Preview1(Preview1::new(linked)), ModuleKind::Preview1Command))
     }
 
-    fn link_component(&self, component: &Component, digest: &str) -> Result<Module, LoadError> {
+    fn link_component(&self, component: &Component) -> Result<(World, ModuleKind), LoadError> {
         let kind = self.kind(component).ok_or(LoadError::NothingToRun("component"))?;
         let linked =
             self.components.instantiate_pre(component).map_err(|error| missing_in_component(&error))?;
@@ -81,7 +78,7 @@ impl Linkers {
             ModuleKind::Preview1Command => unreachable!("a component is no core module"),
         };
         let world = world.map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
-        Ok(Module::new(world, kind, digest))
+        Ok((world, kind))
     }
 
     /// By its exports; a service before a command, the newer version before the older.

@@ -16,6 +16,40 @@ pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Amounts by resource name (`cpu`, `memory`, `ephemeral-storage`, …).
 pub type Resources = BTreeMap<String, Quantity>;
 
+/// Gives back the room that decoding left in the lists of a pod that is kept: a list of one container, volume or
+/// status otherwise has room for four, which is most of a decoded pod.
+pub fn compact(pod: &mut Pod) {
+    fn list<T>(items: &mut Option<Vec<T>>) {
+        items.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+    fn containers(containers: &mut Vec<Container>) {
+        containers.shrink_to_fit();
+        for container in containers {
+            list(&mut container.env);
+            list(&mut container.ports);
+            list(&mut container.volume_mounts);
+        }
+    }
+    list(&mut pod.metadata.owner_references);
+    list(&mut pod.metadata.managed_fields);
+    if let Some(spec) = &mut pod.spec {
+        containers(&mut spec.containers);
+        spec.init_containers.iter_mut().for_each(containers);
+        list(&mut spec.tolerations);
+        list(&mut spec.volumes);
+        for projected in spec.volumes.iter_mut().flatten().filter_map(|volume| volume.projected.as_mut()) {
+            list(&mut projected.sources);
+        }
+    }
+    if let Some(status) = &mut pod.status {
+        list(&mut status.conditions);
+        list(&mut status.container_statuses);
+        list(&mut status.init_container_statuses);
+        list(&mut status.pod_ips);
+        list(&mut status.host_ips);
+    }
+}
+
 /// `status.phase`, or "Pending" where none is set yet.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")

@@ -112,7 +112,16 @@ impl Meta {
     }
 }
 
-type Typed = Arc<dyn Any + Send + Sync>;
+/// The decoded form.
+#[derive(Default)]
+enum Typed {
+    /// Nobody asked for it yet.
+    #[default]
+    Unasked,
+    Kept(Arc<dyn Any + Send + Sync>),
+    /// The entry was replaced a while ago: made anew for each of the few who still ask.
+    Given,
+}
 
 /// One revision of one object.
 pub struct Entry {
@@ -124,7 +133,7 @@ pub struct Entry {
     /// As in [`Draft`].
     pub(super) revision_at: u32,
     /// Guards one decode; held while decoding, so that two readers never decode the same revision twice.
-    typed: Mutex<Option<Typed>>,
+    typed: Mutex<Typed>,
 }
 
 impl Entry {
@@ -178,18 +187,26 @@ impl Entry {
     /// ago forgets the decoded form to save memory, and decodes again in the unlikely case that somebody asks.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(object) = typed.as_ref().and_then(|typed| typed.clone().downcast::<T>().ok()) {
+        if let Typed::Kept(object) = &*typed
+            && let Ok(object) = object.clone().downcast::<T>()
+        {
             return Ok(object);
         }
-        let object: Arc<T> = Arc::new(serde_json::from_slice(&self.json)?);
+        let mut object: T = serde_json::from_slice(&self.json)?;
+        if let Some(pod) = (&mut object as &mut dyn Any).downcast_mut() {
+            naru_model::pod::compact(pod);
+        }
+        let object = Arc::new(object);
         // The first type that is asked for is the one that everybody asks for.
-        typed.get_or_insert_with(|| object.clone());
+        if matches!(*typed, Typed::Unasked) {
+            *typed = Typed::Kept(object.clone());
+        }
         Ok(object)
     }
 
-    /// Gives back the memory of the decoded form.
+    /// Gives back the memory of the decoded form, and keeps none from now on.
     pub(super) fn forget_typed(&self) {
-        self.typed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *self.typed.lock().unwrap_or_else(PoisonError::into_inner) = Typed::Given;
     }
 }
 

@@ -177,7 +177,8 @@ impl PodManager {
         }
     }
 
-    fn on_pod(&mut self, pod: Pod) {
+    fn on_pod(&mut self, mut pod: Pod) {
+        naru_model::pod::compact(&mut pod);
         let Some(view) = PodView::new(Arc::new(pod)) else { return };
         match self.workers.inbox(&view.identity.uid) {
             Some(inbox) => inbox.push_pod(view),

@@ -11,12 +11,21 @@ use k8s_openapi::{
             ServicePort, ServiceSpec,
         },
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice},
+        networking::v1::{ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus},
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{Condition, ObjectMeta, Time},
+        util::intstr::IntOrString,
+    },
+    jiff::Timestamp,
 };
 use naru_model::Object;
 
-use crate::{ApiClient, ApiError, ClusterSettings, store::Key};
+use crate::{
+    ApiClient, ApiError, ClusterSettings,
+    registry::{flowcontrol, networking::DEFAULT_SERVICE_CIDR},
+    store::Key,
+};
 
 /// Makes what is missing and mends what moved (the API's own address), so that first start and restart are one path.
 pub(super) async fn write(
@@ -29,6 +38,14 @@ pub(super) async fn write(
         let namespace = Namespace { metadata: metadata("", name), ..Namespace::default() };
         create_if_absent(client, "namespaces", &namespace).await?;
     }
+    create_if_absent(client, "servicecidrs.networking.k8s.io", &service_cidr(settings)).await?;
+    create_all(
+        client,
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+        flowcontrol::priority_levels(),
+    )
+    .await?;
+    create_all(client, "flowschemas.flowcontrol.apiserver.k8s.io", flowcontrol::flow_schemas()).await?;
     create_if_absent(client, "services", &kubernetes_service(settings)).await?;
     create_or_update(client, "endpoints", &kubernetes_endpoints(address)).await?;
     create_or_update(client, "endpointslices.discovery.k8s.io", &kubernetes_slice(address)).await?;
@@ -45,6 +62,16 @@ async fn create_if_absent<T: Object>(client: &ApiClient, resource: &str, object:
         Err(ApiError::AlreadyExists { .. }) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// At the same time, so that one commit holds them all.
+async fn create_all<T: Object>(
+    client: &ApiClient,
+    resource: &str,
+    objects: impl Iterator<Item = T>,
+) -> Result<(), ApiError> {
+    let writes = objects.map(|object| async move { create_if_absent(client, resource, &object).await });
+    futures::future::try_join_all(writes).await.map(|_| ())
 }
 
 async fn create_or_update<T: Object>(client: &ApiClient, resource: &str, object: &T) -> Result<(), ApiError> {
@@ -70,6 +97,22 @@ fn metadata(namespace: &str, name: &str) -> ObjectMeta {
 fn labelled(name: &str, labels: &[(&str, &str)]) -> ObjectMeta {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     ObjectMeta { labels: Some(labels), ..metadata("default", name) }
+}
+
+fn service_cidr(settings: &ClusterSettings) -> ServiceCIDR {
+    let ready = Condition {
+        type_: "Ready".into(),
+        status: "True".into(),
+        message: "Kubernetes Service CIDR is ready".into(),
+        last_transition_time: Time(Timestamp::now()),
+        reason: String::new(),
+        observed_generation: None,
+    };
+    ServiceCIDR {
+        metadata: metadata("", DEFAULT_SERVICE_CIDR),
+        spec: Some(ServiceCIDRSpec { cidrs: Some(vec![settings.service_cidr.to_string()]) }),
+        status: Some(ServiceCIDRStatus { conditions: Some(vec![ready]) }),
+    }
 }
 
 fn kubernetes_service(settings: &ClusterSettings) -> Service {

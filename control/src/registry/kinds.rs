@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     Kind, configmap, controllerrevision, cronjob, daemonset, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
-    event, ipaddress, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate,
-    rbac, replicaset, replicationcontroller, reviews, secret, service, serviceaccount, statefulset,
+    event, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate, rbac,
+    replicaset, replicationcontroller, reviews, secret, service, serviceaccount, statefulset,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -101,7 +101,6 @@ impl Kinds {
         kinds.add(controllerrevision::ControllerRevisions);
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);
-        kinds.add(ipaddress::IpAddresses);
         kinds.add(rbac::Roles);
         kinds.add(rbac::RoleBindings);
         kinds.add(rbac::ClusterRoles);
@@ -112,6 +111,11 @@ impl Kinds {
         kinds.add(reviews::LocalSubjectAccessReviews);
         kinds.add(reviews::SelfSubjectAccessReviews);
         kinds.add(reviews::SelfSubjectRulesReviews);
+        super::networking::add(&mut kinds);
+        super::storage::add(&mut kinds);
+        super::admissionregistration::add(&mut kinds);
+        super::flowcontrol::add(&mut kinds);
+        kinds.add(super::apiservice::ApiServices);
         kinds
     }
 

@@ -4,7 +4,9 @@
 //! default, admit, validate, allocate, store) lives in this file's siblings `path` and `erased`, is used by HTTP
 //! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
 
+mod admissionregistration;
 pub mod allocation;
+mod apiservice;
 pub mod configmap;
 pub mod controllerrevision;
 pub mod cronjob;
@@ -16,12 +18,13 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod erased;
 pub mod event;
-pub mod ipaddress;
+pub mod flowcontrol;
 pub mod job;
 pub mod kind;
 mod kinds;
 pub mod lease;
 pub mod namespace;
+pub mod networking;
 pub mod node;
 mod patch;
 mod path;
@@ -38,12 +41,14 @@ pub mod secret;
 pub mod service;
 pub mod serviceaccount;
 pub mod statefulset;
+mod storage;
 mod subresource;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod text; // Table cells that kinds share.
+mod webhook_client; // Where webhooks are called.
 mod workload; // Pod templates, and selectors that fit them.
 
 pub use delete::Deleted;

@@ -78,3 +78,10 @@ pub fn at<T: serde::Serialize>(object: &T, pointer: &str) -> Value {
     let value = serde_json::to_value(object).expect("objects serialize");
     value.pointer(pointer).cloned().unwrap_or_default()
 }
+
+/// The cells of an object's row, after its name.
+pub fn cells<K: Kind>(kind: &K, yaml: &str) -> Vec<Value> {
+    let row = kind.row(&decode::<K>(yaml), now());
+    assert_eq!(row.len(), kind.columns().len(), "one cell for each column");
+    row[1..].to_vec()
+}

@@ -9,20 +9,12 @@ use super::{
     endpoints::EndpointsKind,
     endpointslice::EndpointSlices,
     event::Events,
-    ipaddress::IpAddresses,
     lease::Leases,
     namespace::Namespaces,
     node::Nodes,
     secret::Secrets,
-    testing::{self, at, check, check_update, create},
+    testing::{self, at, cells, check, check_update, create},
 };
-
-/// The cells of an object's row, after its name.
-fn cells<K: Kind>(kind: &K, yaml: &str) -> Vec<Value> {
-    let row = kind.row(&testing::decode::<K>(yaml), testing::now());
-    assert_eq!(row.len(), kind.columns().len(), "one cell for each column");
-    row[1..].to_vec()
-}
 
 #[test]
 fn every_served_resource_has_a_table_with_a_name() {
@@ -361,13 +353,4 @@ fn leases_last_and_revisions_do_not_change() {
     );
     let owned = "{metadata: {name: r, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: d, controller: true, uid: u}]}, revision: 2, data: {}}";
     assert_eq!(cells(&ControllerRevisions, owned)[..2], [json!("daemonset.apps/d"), json!(2)]);
-}
-
-#[test]
-fn addresses_have_an_owner() {
-    let address = |parent: &str| format!("{{metadata: {{name: 127.4.0.9}}, spec: {{parentRef: {parent}}}}}");
-    let of_service = address("{resource: services, namespace: n, name: s}");
-    check(&IpAddresses, &of_service, &[]);
-    check(&IpAddresses, &address("{}"), &["spec.parentRef: Required value"]);
-    assert_eq!(cells(&IpAddresses, &of_service), ["services/n/s"]);
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::{
 };
 use k8s_openapi::jiff::Timestamp;
 use naru_model::{ResourceInfo, resource::ALL_VERBS};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::Column;
@@ -32,6 +32,15 @@ pub const AGE: Column = Column {
 pub const CONTAINERS: Column = column("Containers", "string", 1, "Names of each container in the template.");
 pub const IMAGES: Column =
     column("Images", "string", 1, "Images referenced by each container in the template.");
+
+/// The columns of kinds that Kubernetes shows without any of their own.
+pub const NAME_AND_CREATION: &[Column] = &[NAME, Column { name: "Created At", kind: "date", ..AGE }];
+
+/// The row to [`NAME_AND_CREATION`].
+pub fn name_and_creation(meta: &ObjectMeta) -> Vec<Value> {
+    let created = meta.creation_timestamp.as_ref().map_or_else(|| json!("<unknown>"), |time| json!(time));
+    vec![meta.name.clone().unwrap_or_default().into(), created]
+}
 
 /// A column of the usual shape.
 pub const fn column(

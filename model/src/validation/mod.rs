@@ -1,5 +1,6 @@
 //! Field errors as Kubernetes words them, and the checks that many kinds share.
 
+pub mod conditions;
 pub mod meta; // ObjectMeta.
 pub mod names; // Names, keys, ports and other short texts.
 pub mod network; // Addresses and networks.

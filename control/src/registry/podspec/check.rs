@@ -1,6 +1,7 @@
 //! Short names for the shared rules, in the order of arguments that the checks of specs read best with: value,
 //! path, errors.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use naru_model::validation::{FieldError, FieldErrorKind, FieldErrors, Path, meta, names, network, selector};
@@ -124,6 +125,15 @@ pub fn not_negative(value: i64, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
+/// A quantity as quantities are written, of nothing or more.
+pub fn not_negative_quantity(value: &Quantity, path: &Path, errors: &mut FieldErrors) {
+    match naru_model::quantity::Quantity::try_from(value) {
+        Ok(amount) if amount.is_negative() => errors.invalid(path, amount.to_string(), NOT_NEGATIVE),
+        Ok(_) => (),
+        Err(error) => errors.invalid(path, value.0.as_str(), &error.to_string()),
+    }
+}
+
 pub fn one_of(value: &str, supported: &[&str], path: &Path, errors: &mut FieldErrors) {
     if !supported.contains(&value) {
         errors.not_supported(path, value, supported);
@@ -152,6 +162,24 @@ pub fn required_text(value: &str, path: &Path, errors: &mut FieldErrors) {
     if value.is_empty() {
         errors.required(path, "");
     }
+}
+
+/// The name of a storage or device driver: a domain name in any case.
+pub fn csi_driver(value: &str, path: &Path, errors: &mut FieldErrors) {
+    const MAX: usize = 63;
+    required_text(value, path, errors);
+    if value.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+    for problem in names::dns1123_subdomain(&value.to_lowercase()) {
+        errors.invalid(path, value, &problem);
+    }
+}
+
+/// A name that must be there and fit into a URL.
+pub fn path_segment(value: &str, path: &Path, errors: &mut FieldErrors) {
+    required_text(value, path, errors);
+    errors.problems(path, value, names::path_segment_name(value, false));
 }
 
 /// A path below the place it is mounted at.

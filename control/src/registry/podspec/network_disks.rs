@@ -9,7 +9,6 @@ use naru_model::validation::{FieldErrors, Path};
 
 use super::{OrEmpty, check, volumes::Sources};
 
-const MAX_CSI_DRIVER: usize = 63;
 const MAX_QUOBYTE_TENANT: usize = 64;
 const MAX_ISCSI_VOLUME: usize = 64;
 
@@ -272,14 +271,7 @@ fn storage_os(source: &StorageOSVolumeSource, path: &Path, errors: &mut FieldErr
 }
 
 fn csi(source: &CSIVolumeSource, path: &Path, errors: &mut FieldErrors) {
-    let driver_path = path.child("driver");
-    check::required_text(&source.driver, &driver_path, errors);
-    if source.driver.len() > MAX_CSI_DRIVER {
-        errors.too_long(&driver_path, MAX_CSI_DRIVER);
-    }
-    for problem in naru_model::validation::names::dns1123_subdomain(&source.driver.to_lowercase()) {
-        errors.invalid(&driver_path, source.driver.as_str(), &problem);
-    }
+    check::csi_driver(&source.driver, &path.child("driver"), errors);
     if let Some(secret) = &source.node_publish_secret_ref {
         if secret.name.is_empty() {
             errors.required(&path.child("nodePublishSecretRef").child("name"), "");

@@ -76,7 +76,7 @@ pub fn warnings(meta: &ObjectMeta, spec: &PodSpec, path: &Path) -> Vec<String> {
     texts
 }
 
-fn deprecated(label: &str) -> Option<&'static str> {
+pub fn deprecated(label: &str) -> Option<&'static str> {
     DEPRECATED_NODE_LABELS.iter().find(|(name, _)| *name == label).map(|(_, message)| *message)
 }
 

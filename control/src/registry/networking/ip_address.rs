@@ -3,11 +3,11 @@
 use k8s_openapi::{api::networking::v1::IPAddress, jiff::Timestamp};
 use naru_model::{
     ResourceInfo,
-    validation::{FieldErrors, Path, meta},
+    validation::{FieldErrors, Path, meta, names},
 };
 use serde_json::Value;
 
-use super::{
+use crate::registry::{
     Column, Kind,
     podspec::{OrEmpty, check},
     text,
@@ -52,8 +52,14 @@ impl Kind for IpAddresses {
         if parent.resource.is_empty() && parent.name.is_empty() {
             return errors.required(&path, "");
         }
-        check::required_text(&parent.resource, &path.child("resource"), errors);
-        check::required_text(&parent.name, &path.child("name"), errors);
+        if !parent.group.or_empty().is_empty() {
+            check::subdomain(parent.group.or_empty(), &path.child("group"), errors);
+        }
+        check::path_segment(&parent.resource, &path.child("resource"), errors);
+        check::path_segment(&parent.name, &path.child("name"), errors);
+        let namespace = parent.namespace.or_empty();
+        let problems = names::path_segment_name(namespace, false);
+        errors.problems(&path.child("namespace"), namespace, problems);
     }
 
     fn validate_update(&self, new: &IPAddress, old: &IPAddress, errors: &mut FieldErrors) {

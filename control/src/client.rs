@@ -159,8 +159,7 @@ impl ApiClient {
     /// Every resource that is stored, by the name under which it is: for the namespace controller and the garbage
     /// collector.
     pub fn resources(&self) -> Vec<naru_model::ResourceInfo> {
-        let stored = self.registry.kinds().all().iter().filter(|served| served.is_stored());
-        stored.map(|served| served.info.clone()).collect()
+        self.registry.kinds().stored().map(|served| served.info.clone()).collect()
     }
 
     async fn put<T: Object>(

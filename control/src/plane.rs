@@ -25,7 +25,7 @@ use crate::{
     },
     controllers::{self, ControllerSettings},
     images::{ImageLibrary, LibraryError},
-    registry::{Kinds, Registry},
+    registry::{Kinds, Registry, crd::Serving},
     scheduler,
     store::{Store, StoreError},
 };
@@ -120,11 +120,14 @@ impl ControlPlane {
         let shutdown = CancellationToken::new();
         let (rbac, ends) = (authorizer.rbac.clone(), shutdown.clone());
         let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
+        let mut serving = Serving::new(registry.clone());
+        serving.refresh();
         let state = State::new(registry, authenticator, images, &pki.kubelet_client, shutdown.clone())
             .map_err(StartError::Tls)?;
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
         let defaults = ControllerSettings::default();
+        tasks.push(tokio::spawn(serving.run(shutdown.clone())));
         let controller_settings = ControllerSettings {
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidr_prefix: settings.node_cidr_prefix,

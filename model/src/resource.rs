@@ -1,7 +1,7 @@
 //! The facts that discovery tells about a resource.
 
 /// One API resource: how it is named, scoped and served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ResourceInfo {
     /// API group, "" for core.
     pub group: &'static str,

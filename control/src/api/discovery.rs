@@ -191,7 +191,7 @@ fn groups_of(kinds: &Kinds) -> Vec<&'static str> {
     groups
 }
 
-/// The versions of a group, the preferred one first. Every group has one so far.
+/// The versions of a group, the preferred one first.
 fn versions_of(kinds: &Kinds, group: &str) -> Vec<&'static str> {
     let mut versions: Vec<_> = kinds
         .all()
@@ -199,9 +199,25 @@ fn versions_of(kinds: &Kinds, group: &str) -> Vec<&'static str> {
         .filter(|served| served.info.group == group)
         .map(|served| served.info.version)
         .collect();
-    versions.sort_unstable();
+    versions
+        .sort_unstable_by_key(|version| std::cmp::Reverse((priority(version), std::cmp::Reverse(*version))));
     versions.dedup();
     versions
+}
+
+/// Stable versions before betas before alphas before what is no version; of each, the latest first.
+fn priority(version: &str) -> (u8, u32, u32) {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let parse = || -> Option<(u8, u32, u32)> {
+        let rest = version.strip_prefix('v')?;
+        for (mark, stability) in [("beta", 2), ("alpha", 1)] {
+            if let Some((major, minor)) = rest.split_once(mark) {
+                return Some((stability, number(major)?, number(minor)?));
+            }
+        }
+        Some((3, number(rest)?, 0))
+    };
+    parse().unwrap_or((0, 0, 0))
 }
 
 fn of_version<'a>(kinds: &'a Kinds, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Served> {

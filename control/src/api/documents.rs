@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -24,8 +24,16 @@ use crate::{
 /// The documents that were asked for so far.
 #[derive(Default)]
 pub struct Documents {
-    /// By path and form. Held for one map operation.
-    made: Mutex<HashMap<String, Document>>,
+    /// Held for one map operation.
+    made: Mutex<Made>,
+}
+
+/// What was made of the resources that are served at one moment.
+#[derive(Default)]
+struct Made {
+    of: Weak<Kinds>,
+    /// By path and form.
+    documents: HashMap<String, Document>,
 }
 
 /// A document and the tag by which clients know what they have.
@@ -50,29 +58,36 @@ impl Documents {
     /// The document called `name`, made by `make` if it is the first time.
     fn get(
         &self,
+        kinds: &Arc<Kinds>,
         name: String,
         make: impl FnOnce() -> Result<Value, ApiError>,
     ) -> Result<Document, ApiError> {
-        self.get_or(name, || Ok(Document::new(&make()?)))
+        self.get_or(kinds, name, || Ok(Document::new(&make()?)))
     }
 
     fn get_or(
         &self,
+        kinds: &Arc<Kinds>,
         name: String,
         make: impl FnOnce() -> Result<Document, ApiError>,
     ) -> Result<Document, ApiError> {
-        let known = self.lock().get(&name).cloned();
+        let known = self.made(kinds).documents.get(&name).cloned();
         if let Some(document) = known {
             return Ok(document);
         }
         // Made without the lock: two may do the same work once, which harms nobody.
         let document = make()?;
-        self.lock().insert(name, document.clone());
+        self.made(kinds).documents.insert(name, document.clone());
         Ok(document)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Document>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was made of `kinds`; nothing yet where the documents were made of others.
+    fn made(&self, kinds: &Arc<Kinds>) -> MutexGuard<'_, Made> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.of.as_ptr() != Arc::as_ptr(kinds) {
+            *made = Made { of: Arc::downgrade(kinds), documents: HashMap::new() };
+        }
+        made
     }
 }
 
@@ -118,20 +133,20 @@ fn discovery_document(
     accept: &str,
     host: &str,
 ) -> Result<(Document, String), ApiError> {
-    let kinds = state.registry.kinds();
+    let kinds = &*state.registry.kinds();
     if matches!(path, "/api" | "/apis")
         && let Some(version) = discovery::aggregated_version(accept)
     {
         let name = format!("{path} {version}");
         let document =
-            state.documents.get(name, || Ok(discovery::aggregated(kinds, path == "/api", version)))?;
+            state.documents.get(kinds, name, || Ok(discovery::aggregated(kinds, path == "/api", version)))?;
         return Ok((document, discovery::aggregated_content_type(version)));
     }
     if path == "/api" {
         // Tells the client its own name for us, so it is of no use to others.
         return Ok((Document::new(&discovery::legacy_versions(host)), JSON.into()));
     }
-    let document = state.documents.get(path.to_owned(), || {
+    let document = state.documents.get(kinds, path.to_owned(), || {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         match segments.as_slice() {
             [""] => Ok(json!({ "paths": paths(kinds) })),
@@ -172,21 +187,21 @@ fn paths(kinds: &Kinds) -> Vec<String> {
 }
 
 fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document, String), ApiError> {
-    let kinds = state.registry.kinds();
+    let kinds = &*state.registry.kinds();
     let documents = &state.documents;
     match path {
         "/openapi/v2" if accept.split(',').any(|clause| clause.trim() == V2_PROTOBUF) => {
             let encode = || openapi::protobuf::encode(&openapi::v2_document(kinds.all()));
             let make = || Ok(Document::of_bytes(encode().into()));
-            Ok((documents.get_or(V2_PROTOBUF.into(), make)?, V2_PROTOBUF_ANSWER.into()))
+            Ok((documents.get_or(kinds, V2_PROTOBUF.into(), make)?, V2_PROTOBUF_ANSWER.into()))
         }
         "/openapi/v2" => {
             refuse_protobuf(accept)?;
-            Ok((documents.get(path.into(), || Ok(openapi::v2_document(kinds.all())))?, JSON.into()))
+            Ok((documents.get(kinds, path.into(), || Ok(openapi::v2_document(kinds.all())))?, JSON.into()))
         }
         "/openapi/v3" => {
-            let make = || Ok(openapi::v3_index(kinds.all(), &fingerprint(kinds)));
-            Ok((documents.get(path.into(), make)?, JSON.into()))
+            let make = || Ok(openapi::v3_index(kinds.all(), &|path| fingerprint(kinds, path)));
+            Ok((documents.get(kinds, path.into(), make)?, JSON.into()))
         }
         _ => {
             refuse_protobuf(accept)?;
@@ -200,7 +215,7 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
             if served.is_empty() {
                 return Err(ApiError::NoSuchPath);
             }
-            Ok((documents.get(path.into(), || Ok(openapi::v3_document(&served)))?, JSON.into()))
+            Ok((documents.get(kinds, path.into(), || Ok(openapi::v3_document(&served)))?, JSON.into()))
         }
     }
 }
@@ -218,13 +233,14 @@ fn refuse_protobuf(accept: &str) -> Result<(), ApiError> {
     Err(ApiError::NotAcceptable("only the following media types are accepted: application/json".into()))
 }
 
-/// Changes when what is served changes.
-fn fingerprint(kinds: &Kinds) -> String {
+/// Changes when what is served at the path of a group version changes.
+fn fingerprint(kinds: &Kinds, path: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
-    for served in kinds.all() {
+    for served in kinds.all().iter().filter(|served| openapi::group_version_path(served) == path) {
         hash.update(&served.qualified);
         hash.update(&served.api_version);
+        hash.update(served.kind.revision().to_be_bytes());
     }
     hex::encode_upper(&hash.finalize()[..16])
 }

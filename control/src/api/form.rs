@@ -109,7 +109,7 @@ impl Form {
 /// A stored object as it is served.
 pub fn plain(served: &Served, entry: &Entry) -> Result<Bytes, ApiError> {
     if served.conversion.is_none() {
-        return Ok(entry.json.clone());
+        return served.json(entry);
     }
     served.value(entry).map(|value| to_bytes(&value))
 }
@@ -165,7 +165,7 @@ pub fn row(
 }
 
 pub fn columns(served: &Served) -> Value {
-    let columns = served.kind.columns().iter().map(|column| {
+    let columns = served.kind.columns().into_iter().map(|column| {
         json!({
             "name": column.name,
             "type": column.kind,

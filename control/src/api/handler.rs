@@ -198,11 +198,9 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
         ("metrics", None, None) => {
             exchange.get_only()?;
             let registry = &exchange.state.registry;
-            let stored = registry.kinds().all().iter().filter(|served| served.is_stored());
-            let text = exchange
-                .state
-                .metrics
-                .render(registry.store(), stored.map(|served| served.qualified.as_str()));
+            let kinds = registry.kinds();
+            let stored = kinds.stored().map(|served| served.qualified.as_str());
+            let text = exchange.state.metrics.render(registry.store(), stored);
             Ok(text_response(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -187,13 +187,15 @@ pub async fn list(
     let metadata = page.metadata();
     match form {
         Form::Plain => {
-            let list_kind = format!("{}List", served.info.kind);
+            let list_kind = &served.list_kind;
+            let is_as_stored = |entry: &Arc<Entry>| served.kind.is_served_as_stored(entry);
+            let converts = served.conversion.is_some() || !page.entries.iter().all(is_as_stored);
             let items = page.entries.into_iter();
-            if served.conversion.is_some() {
+            if converts {
                 let items: Result<Vec<_>, _> = items.map(|entry| form::plain(served, &entry)).collect();
-                return Ok(join(&list_kind, &served.api_version, &metadata, items?.into_iter()));
+                return Ok(join(list_kind, &served.api_version, &metadata, items?.into_iter()));
             }
-            Ok(join(&list_kind, &served.api_version, &metadata, items.map(|entry| entry.json.clone())))
+            Ok(join(list_kind, &served.api_version, &metadata, items.map(|entry| entry.json.clone())))
         }
         Form::Metadata { version } => {
             let (kind, api_version) = form::metadata_list_type(version);
@@ -318,7 +320,7 @@ pub async fn entries(
 pub fn of_entries(served: &Served, entries: &[Arc<Entry>], revision: Revision) -> Result<Body, ApiError> {
     let items: Result<Vec<_>, _> = entries.iter().map(|entry| form::plain(served, entry)).collect();
     let metadata = json!({ "resourceVersion": revision.0.to_string() });
-    Ok(join(&format!("{}List", served.info.kind), &served.api_version, &metadata, items?.into_iter()))
+    Ok(join(&served.list_kind, &served.api_version, &metadata, items?.into_iter()))
 }
 
 #[cfg(test)]

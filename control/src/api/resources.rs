@@ -282,7 +282,7 @@ async fn part(
             write_response(call, form, outcome)
         }
         "patch" => {
-            let (patch, problems) = read_patch(exchange, call.validation).await?;
+            let (patch, problems) = read_patch(exchange, call).await?;
             let outcome = registry.patch(call, part, &patch, &problems).await?;
             write_response(call, form, outcome)
         }
@@ -300,7 +300,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
             registry.update_scale(call, &scale).await?
         }
         "patch" => {
-            let (patch, _) = read_patch(exchange, call.validation).await?;
+            let (patch, _) = read_patch(exchange, call).await?;
             registry.patch_scale(call, &patch).await?
         }
         _ => return Err(ApiError::MethodNotAllowed),
@@ -361,6 +361,10 @@ fn write_response(call: &Call<'_>, form: Form, outcome: Outcome) -> Result<Respo
     let status = if outcome.is_created { StatusCode::CREATED } else { StatusCode::OK };
     let bytes = match (&outcome.entry, call.served.conversion) {
         (Some(entry), _) if form != Form::Plain => form.object(call.served, entry)?,
+        (_, None) if call.served.kind.is_custom() => {
+            let served = call.served.kind.as_served(&outcome.json);
+            served.map_err(|error| ApiError::Internal(error.to_string()))?
+        }
         (_, None) => outcome.json,
         (_, Some(conversion)) => {
             let value: Value = serde_json::from_slice(&outcome.json)
@@ -458,11 +462,18 @@ async fn delete_options(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiErr
 /// The patch, and what is wrong with its text but does not keep it from being applied.
 async fn read_patch(
     exchange: Exchange<'_>,
-    validation: FieldValidation,
+    call: &Call<'_>,
 ) -> Result<(Patch, Vec<String>), ApiError> {
     let kind: fn(Value) -> Patch = match exchange.content_type() {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
+        "application/strategic-merge-patch+json" if call.served.kind.is_custom() => {
+            return Err(ApiError::UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                    .into(),
+            ));
+        }
         "application/strategic-merge-patch+json" => Patch::Strategic,
         "application/apply-patch+yaml" => {
             return Err(ApiError::UnsupportedMediaType(
@@ -481,6 +492,6 @@ async fn read_patch(
     let value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
     let patch = kind(value);
-    let problems = decode::patch_problems(&bytes, &patch, validation);
+    let problems = decode::patch_problems(&bytes, &patch, call.validation);
     Ok((patch, problems))
 }

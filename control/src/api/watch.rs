@@ -243,7 +243,9 @@ impl Watcher {
             (_, true, false) => return self.put_left(event, piece),
             (_, false, false) => return,
         };
-        if self.form == Form::Plain && self.served.conversion.is_none() {
+        let is_as_stored =
+            self.served.conversion.is_none() && self.served.kind.is_served_as_stored(&event.entry);
+        if self.form == Form::Plain && is_as_stored {
             piece.put_slice(&event.frame(kind, || frame(kind, &event.entry.json)));
             return;
         }

@@ -9,6 +9,7 @@
 mod accounts;
 mod cluster_roles;
 mod common;
+mod definitions;
 mod deployment;
 mod endpoints;
 mod event_ttl;
@@ -25,7 +26,6 @@ mod token_secrets;
 
 use std::{sync::Arc, time::Duration};
 
-use naru_model::ResourceInfo;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -65,10 +65,9 @@ pub fn spawn(
     settings: ControllerSettings,
     shutdown: CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let resources = client.resources();
-    let mut hub = Hub::new(client.store().clone(), resources.iter().map(ResourceInfo::qualified).collect());
+    let mut hub = Hub::new(client.registry().clone());
     let runner = |controller| Runner::new(&mut hub, controller, &client, RunnerSettings::default());
-    let runners = controllers(&resources, settings).into_iter().map(runner).collect::<Vec<_>>();
+    let runners = controllers(settings).into_iter().map(runner).collect::<Vec<_>>();
     let hub = Arc::new(hub);
     let run = |runner: Runner| tokio::spawn(runner.run(hub.clone(), shutdown.clone()));
     let mut handles = runners.into_iter().map(run).collect::<Vec<_>>();
@@ -76,7 +75,7 @@ pub fn spawn(
     handles
 }
 
-fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
+fn controllers(settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Typed(replica_set::ReplicaSets)),
         Arc::new(Typed(deployment::Deployments)),
@@ -87,10 +86,11 @@ fn controllers(resources: &[ResourceInfo], settings: ControllerSettings) -> Vec<
         Arc::new(Typed(nodes::NodeLifecycle { grace: settings.node_monitor_grace_period })),
         Arc::new(nodes::TaintEviction),
         Arc::new(nodes::PodGc),
-        Arc::new(garbage::GarbageCollector::new(resources)),
-        Arc::new(Typed(namespace::Namespaces::new(resources))),
+        Arc::new(garbage::GarbageCollector),
+        Arc::new(Typed(namespace::Namespaces)),
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
+        Arc::new(Typed(definitions::Definitions)),
     ];
     if let Some(issuer) = settings.token_issuer {
         controllers.push(Arc::new(token_secrets::TokenSecrets { issuer, root_ca: settings.root_ca }));

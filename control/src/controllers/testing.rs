@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::framework::{Action, Cache, ClusterView, Controller, Plan, Write, key_of, resource_of};
 use crate::{
     client::{Delete, Patch},
+    registry::Kinds,
     store::{Draft, Entry, Key, Revision},
 };
 
@@ -36,8 +37,10 @@ pub struct World {
 
 impl Default for World {
     fn default() -> Self {
+        let mut cache = Cache::default();
+        cache.follow(Kinds::builtin().stored().map(|served| served.info.clone()));
         Self {
-            cache: Cache::default(),
+            cache,
             now: Timestamp::from_second(1_800_000_000).expect("in range"),
             events: Vec::new(),
             last_failure: None,

@@ -45,6 +45,12 @@ pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Resu
     }
     let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
     let result = match served.conversion {
+        None if served.kind.is_custom() => {
+            let value: Value =
+                serde_json::from_slice(json).map_err(|error| unreadable(served, json, &error))?;
+            check_type(served, &value)?;
+            served.kind.decode_value(value, &mut unknown)
+        }
         None => served.kind.decode(json, &mut unknown),
         Some(conversion) => {
             let value: Value =
@@ -160,6 +166,13 @@ fn check_type(served: &Served, value: &Value) -> Result<(), ApiError> {
     let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let expected = served.api_version.as_str();
+    if served.kind.is_custom() {
+        for (field, text) in [("Kind", kind), ("apiVersion", api_version)] {
+            if text.is_empty() {
+                return Err(ApiError::BadRequest(format!("Object '{field}' is missing in '{value}'")));
+            }
+        }
+    }
     if !api_version.is_empty() && api_version != expected {
         return Err(ApiError::BadRequest(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"

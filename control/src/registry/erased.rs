@@ -4,13 +4,14 @@
 
 use std::{any::Any, sync::Arc};
 
+use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use naru_model::{Object, ResourceInfo, validation::FieldErrors};
 use serde_json::Value;
 
 use super::{
     allocation::{Claim, Pools},
-    kind::{Column, Context, Kind, Scale},
+    kind::{ColumnOf, Context, Kind, Scale},
 };
 use crate::store::{Draft, Entry};
 
@@ -82,6 +83,22 @@ pub trait ErasedKind: Send + Sync {
     ) -> Result<Box<dyn AnyObject>, serde_json::Error>;
     /// What is stored, shared.
     fn load(&self, entry: &Entry) -> Result<Arc<dyn AnyObject>, serde_json::Error>;
+    /// Whether a definition made this kind: its objects must say their type, and have no strategic merge patch.
+    fn is_custom(&self) -> bool {
+        false
+    }
+    /// Differs between what two definitions, or two states of one, made of the same name.
+    fn revision(&self) -> u64 {
+        0
+    }
+    /// Whether the entry's JSON is what clients of this kind are to see.
+    fn is_served_as_stored(&self, _entry: &Entry) -> bool {
+        true
+    }
+    /// Stored JSON as clients of this kind are to see it.
+    fn as_served(&self, json: &Bytes) -> Result<Bytes, serde_json::Error> {
+        Ok(json.clone())
+    }
 
     fn default(&self, object: &mut dyn AnyObject);
     fn prepare_create(&self, object: &mut dyn AnyObject, context: &Context<'_>);
@@ -111,9 +128,9 @@ pub trait ErasedKind: Send + Sync {
     fn grace_period_seconds(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
     fn orphans_by_default(&self) -> bool;
 
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> Vec<ColumnOf<'_>>;
     fn row(&self, entry: &Entry, now: Timestamp) -> Vec<Value>;
-    fn field_names(&self) -> &'static [&'static str];
+    fn field_names(&self) -> Vec<&str>;
     fn field(&self, entry: &Entry, name: &str) -> String;
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale>;
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32);
@@ -231,8 +248,8 @@ impl<K: Kind> ErasedKind for Erase<K> {
         self.0.orphans_by_default()
     }
 
-    fn columns(&self) -> &'static [Column] {
-        self.0.columns()
+    fn columns(&self) -> Vec<ColumnOf<'_>> {
+        self.0.columns().to_vec()
     }
     fn row(&self, entry: &Entry, now: Timestamp) -> Vec<Value> {
         match entry.typed::<K::Object>() {
@@ -241,8 +258,8 @@ impl<K: Kind> ErasedKind for Erase<K> {
             Err(_) => vec![entry.meta.name.clone().into(); self.0.columns().len()],
         }
     }
-    fn field_names(&self) -> &'static [&'static str] {
-        self.0.field_names()
+    fn field_names(&self) -> Vec<&str> {
+        self.0.field_names().to_vec()
     }
     fn field(&self, entry: &Entry, name: &str) -> String {
         entry.typed::<K::Object>().map(|object| self.0.field(&object, name)).unwrap_or_default()
@@ -256,7 +273,7 @@ impl<K: Kind> ErasedKind for Erase<K> {
 }
 
 /// `spec.containers[0].imagee`, as Kubernetes writes the place of a field.
-fn field_path(path: &serde_ignored::Path<'_>) -> String {
+pub(super) fn field_path(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
         Path::Root => String::new(),

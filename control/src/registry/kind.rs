@@ -9,16 +9,19 @@ use crate::store::Snapshot;
 
 /// A printer column of `kubectl get`.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
-    pub name: &'static str,
+pub struct ColumnOf<'a> {
+    pub name: &'a str,
     /// `string`, `integer`, …
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// `name` for the first column, else "".
-    pub format: &'static str,
+    pub format: &'a str,
     /// 0 is always shown, 1 only with `-o wide`.
     pub priority: i32,
-    pub description: &'static str,
+    pub description: &'a str,
 }
+
+/// A column of a kind that is built in.
+pub type Column = ColumnOf<'static>;
 
 /// The scale of an object: the `scale` subresource.
 #[derive(Debug, Clone, Default)]

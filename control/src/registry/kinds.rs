@@ -6,7 +6,7 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, configmap, controllerrevision, cronjob, daemonset, deployment, endpoints, endpointslice,
+    Kind, configmap, controllerrevision, crd, cronjob, daemonset, deployment, endpoints, endpointslice,
     erased::{Erase, ErasedKind},
     event, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate, rbac,
     replicaset, replicationcontroller, reviews, secret, service, serviceaccount, statefulset,
@@ -26,6 +26,8 @@ pub struct Served {
     pub kind: Arc<dyn ErasedKind>,
     /// The resource under which objects are stored.
     pub storage: Arc<str>,
+    /// `DeploymentList`
+    pub list_kind: String,
     pub conversion: Option<Conversion>,
 }
 
@@ -51,6 +53,7 @@ impl Served {
             type_name: naru_model::patch::merge_keys::type_name(info.group, info.version, info.kind),
             kind,
             storage,
+            list_kind: format!("{}List", info.kind),
             conversion,
         }
     }
@@ -60,13 +63,18 @@ impl Served {
         self.conversion.is_none() && self.info.verbs.contains(&"get")
     }
 
+    /// A resource that a definition made.
+    pub fn custom(kind: Arc<dyn ErasedKind>, type_name: String, list_kind: String) -> Self {
+        Self { type_name, list_kind, ..Self::new(kind.resource(), kind, None) }
+    }
+
     pub fn has_subresource(&self, name: &str) -> bool {
         self.info.subresources.contains(&name)
     }
 }
 
 /// Every resource that is served, found by URL or by name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Kinds {
     all: Vec<Arc<Served>>,
     /// By group, version and plural.
@@ -116,23 +124,24 @@ impl Kinds {
         super::admissionregistration::add(&mut kinds);
         super::flowcontrol::add(&mut kinds);
         kinds.add(super::apiservice::ApiServices);
+        kinds.add(crd::Definitions);
         kinds
     }
 
     /// Serves `kind` under its own name.
     pub fn add<K: Kind>(&mut self, kind: K) {
         let erased: Arc<dyn ErasedKind> = Arc::new(Erase(kind));
-        self.insert(Served::new(erased.resource(), erased, None));
+        self.insert(Arc::new(Served::new(erased.resource(), erased, None)));
     }
 
     /// Serves the objects of `kind`, which was added before, under another name and in another shape.
     pub fn add_view(&mut self, info: &'static ResourceInfo, of: &str, conversion: Conversion) {
         let kind = self.by_name[of].kind.clone();
-        self.insert(Served::new(info, kind, Some(conversion)));
+        self.insert(Arc::new(Served::new(info, kind, Some(conversion))));
     }
 
-    fn insert(&mut self, served: Served) {
-        let served = Arc::new(served);
+    /// Serves a resource, in place of one with the same path. Of several versions, the last is known by name.
+    pub fn insert(&mut self, served: Arc<Served>) {
         let info = served.info;
         let previous = self
             .by_path
@@ -147,6 +156,14 @@ impl Kinds {
         }
         self.by_name.insert(served.qualified.clone(), served.clone());
         self.all.push(served);
+    }
+
+    /// The resources that are stored, each once: no views, and no second versions.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.all.iter().filter(|served| {
+            served.is_stored()
+                && self.named(&served.qualified).is_some_and(|named| Arc::ptr_eq(named, served))
+        })
     }
 
     pub fn all(&self) -> &[Arc<Served>] {

@@ -11,6 +11,7 @@ pub mod configmap;
 pub mod controllerrevision;
 pub mod cronjob;
 pub mod daemonset;
+pub mod crd;
 pub mod decode;
 mod delete;
 pub mod deployment;

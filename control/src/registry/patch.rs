@@ -1,5 +1,6 @@
 //! Patches: what becomes of an object.
 
+use bytes::Bytes;
 use naru_model::patch::{PatchError, apply_json, apply_merge, apply_strategic};
 use serde_json::Value;
 
@@ -96,9 +97,18 @@ fn check_object(patch: &Value) -> Result<(), ApiError> {
 }
 
 impl Served {
+    /// A stored object's JSON in the form of this version of its kind.
+    pub fn json(&self, entry: &Entry) -> Result<Bytes, ApiError> {
+        if self.kind.is_served_as_stored(entry) {
+            return Ok(entry.json.clone());
+        }
+        self.kind.as_served(&entry.json).map_err(|error| damaged(entry, &error))
+    }
+
     /// A stored object in the shape in which it is served.
     pub fn value(&self, entry: &Entry) -> Result<Value, ApiError> {
-        let value: Value = serde_json::from_slice(&entry.json).map_err(|error| damaged(entry, &error))?;
+        let json = self.json(entry)?;
+        let value: Value = serde_json::from_slice(&json).map_err(|error| damaged(entry, &error))?;
         Ok(match self.conversion {
             None => value,
             Some(conversion) => (conversion.to_served)(value),

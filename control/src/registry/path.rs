@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -14,6 +15,7 @@ use k8s_openapi::{
 use naru_model::validation::{self, FieldErrors};
 use rand::Rng;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{
     AnyObject, Context, Kinds, Served,
@@ -39,7 +41,9 @@ pub struct Registry(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    kinds: Kinds,
+    kinds: ArcSwap<Kinds>,
+    /// Counts the changes of `kinds`.
+    changes: watch::Sender<u64>,
     settings: ClusterSettings,
     admission: Admission,
     authorizer: Arc<Authorizer>,
@@ -79,14 +83,26 @@ pub struct Outcome {
 impl Registry {
     pub fn new(store: Store, kinds: Kinds, settings: ClusterSettings, authorizer: Arc<Authorizer>) -> Self {
         let admission = Admission::new(authorizer.clone());
-        Self(Arc::new(Inner { store, kinds, settings, admission, authorizer }))
+        let kinds = ArcSwap::from_pointee(kinds);
+        let changes = watch::Sender::new(0);
+        Self(Arc::new(Inner { store, kinds, changes, settings, admission, authorizer }))
     }
 
     pub fn store(&self) -> &Store {
         &self.0.store
     }
-    pub fn kinds(&self) -> &Kinds {
-        &self.0.kinds
+    /// What is served at this moment.
+    pub fn kinds(&self) -> Guard<Arc<Kinds>> {
+        self.0.kinds.load()
+    }
+    /// Serves `kinds` from now on; requests under way end as they began.
+    pub fn serve(&self, kinds: Kinds) {
+        self.0.kinds.store(Arc::new(kinds));
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+    /// Changes whenever what is served does.
+    pub fn served_changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
     pub fn settings(&self) -> &ClusterSettings {
         &self.0.settings

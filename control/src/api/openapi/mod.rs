@@ -29,12 +29,15 @@ impl Dialect {
     }
 }
 
-/// `/openapi/v3`: where the document of each group version lies. `hash` changes when the documents do.
-pub fn v3_index(served: &[Arc<Served>], hash: &str) -> Value {
+/// `/openapi/v3`: where the document of each group version lies. `hash` of a path changes when its document does.
+pub fn v3_index(served: &[Arc<Served>], hash: &dyn Fn(&str) -> String) -> Value {
     let mut paths = Map::new();
     for resource in served {
         let path = group_version_path(resource);
-        let url = format!("/openapi/v3/{path}?hash={hash}");
+        if paths.contains_key(&path) {
+            continue;
+        }
+        let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
         paths.insert(path, json!({ "serverRelativeURL": url }));
     }
     json!({ "paths": paths })

@@ -70,7 +70,7 @@ fn add_list(resource: &Served, dialect: Dialect, schemas: &mut Map<String, Value
     let info = resource.info;
     let reference = |type_name: &str| json!({ "$ref": dialect.reference(type_name) });
     let schema = json!({
-        "description": format!("{}List is a list of {}.", info.kind, info.plural),
+        "description": format!("{} is a list of {}.", resource.list_kind, info.plural),
         "type": "object",
         "properties": {
             "apiVersion": { "type": "string", "description": "The versioned schema of this representation." },
@@ -80,7 +80,7 @@ fn add_list(resource: &Served, dialect: Dialect, schemas: &mut Map<String, Value
         },
         "required": ["items"],
         "x-kubernetes-group-version-kind":
-            [{ "group": info.group, "version": info.version, "kind": format!("{}List", info.kind) }],
+            [{ "group": info.group, "version": info.version, "kind": resource.list_kind }],
     });
     schemas.insert(list_type(resource), schema);
 }

@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
     jiff::Timestamp,
 };
-use naru_model::Object;
+use naru_model::{Object, ResourceInfo};
 
 use super::{decoded, key_of, resource_of};
 use crate::store::{Entry, Key, Meta};
@@ -52,6 +52,7 @@ impl Change<'_> {
 #[derive(Default)]
 pub struct Cache {
     objects: Entries,
+    followed: Followed,
     /// Objects by the uid of each of their owners.
     by_owner: HashMap<String, Entries>,
     by_uid: HashMap<String, Key>,
@@ -71,7 +72,41 @@ pub struct Cache {
     started: Option<Timestamp>,
 }
 
+/// The resources that are watched.
+#[derive(Default)]
+struct Followed {
+    by_name: BTreeMap<String, ResourceInfo>,
+    /// Qualified names by group and kind, as owner references name them.
+    by_kind: HashMap<String, HashMap<String, String>>,
+}
+
 impl Cache {
+    /// Notes what is watched from now on.
+    pub fn follow(&mut self, resources: impl IntoIterator<Item = ResourceInfo>) {
+        self.followed = Followed::default();
+        for info in resources {
+            let kinds = self.followed.by_kind.entry(info.group.into()).or_default();
+            kinds.insert(info.kind.into(), info.qualified());
+            self.followed.by_name.insert(info.qualified(), info);
+        }
+    }
+
+    /// Every resource that is watched, by qualified name.
+    pub fn resources(&self) -> impl Iterator<Item = (&str, &ResourceInfo)> {
+        self.followed.by_name.iter().map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// A resource that is watched, by its qualified name.
+    pub fn resource(&self, qualified: &str) -> Option<&ResourceInfo> {
+        self.followed.by_name.get(qualified)
+    }
+
+    /// The qualified name of a kind that is watched, and its facts.
+    pub fn resource_of_kind(&self, group: &str, kind: &str) -> Option<(&str, &ResourceInfo)> {
+        let name = self.followed.by_kind.get(group)?.get(kind)?;
+        Some((name, self.followed.by_name.get(name)?))
+    }
+
     /// Takes in the newest state of an object; answers the one before.
     pub fn put(&mut self, entry: Arc<Entry>, now: Timestamp) -> Option<Arc<Entry>> {
         self.started.get_or_insert(now);

@@ -12,11 +12,15 @@ use std::{
 
 use futures::{FutureExt as _, future::select_all};
 use k8s_openapi::jiff::Timestamp;
+use naru_model::ResourceInfo;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Cache, Change, Controller, queue::Queue};
-use crate::store::{Entry, Event, EventKind, Key, Lagged, Revision, Scope, Store, StoreError, Watch};
+use crate::{
+    registry::Registry,
+    store::{Entry, Event, EventKind, Key, Lagged, Revision, Scope, Store, StoreError, Watch},
+};
 
 /// How many changes are applied before readers get a turn.
 const BATCH: usize = 512;
@@ -43,7 +47,7 @@ struct Subscriber {
 /// The cache and its keeper.
 pub struct Hub {
     store: Store,
-    resources: Vec<String>,
+    registry: Registry,
     /// Written by `run` alone. Readers decide under the lock and never await.
     cache: RwLock<Cache>,
     progress: watch::Sender<Revision>,
@@ -53,12 +57,12 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub for `resources` (qualified plurals), empty until `run`.
-    pub fn new(store: Store, resources: Vec<String>) -> Self {
+    /// A hub for everything that is served, empty until `run`.
+    pub fn new(registry: Registry) -> Self {
         let (progress, _) = watch::channel(Revision::default());
         Self {
-            store,
-            resources,
+            store: registry.store().clone(),
+            registry,
             cache: RwLock::default(),
             progress,
             nudge: Notify::new(),
@@ -98,7 +102,8 @@ impl Hub {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 result = self.follow() => match result {
-                    Ok(()) | Err(FollowError::Lagged) => tracing::info!("the controllers' cache lists again"),
+                    Ok(()) => tracing::debug!("the controllers' cache follows other resources"),
+                    Err(FollowError::Lagged) => tracing::info!("the controllers' cache lists again"),
                     Err(FollowError::Store(error)) => {
                         tracing::warn!(%error, "the controllers' cache cannot watch the store; it tries again");
                         tokio::time::sleep(RELIST_DELAY).await;
@@ -108,12 +113,16 @@ impl Hub {
         }
     }
 
-    /// Lists, then applies events until a watch lags behind.
+    /// Lists, then applies events until a watch lags behind or other resources are served.
     async fn follow(&self) -> Result<(), FollowError> {
+        let mut changes = self.registry.served_changes();
+        let resources: Vec<_> = self.registry.kinds().stored().map(|served| served.info.clone()).collect();
+        let names: Vec<_> = resources.iter().map(ResourceInfo::qualified).collect();
         let snapshot = self.store.snapshot();
         let watch = |resource: &String| self.store.watch(Scope::all(resource), snapshot.revision());
-        let mut watches = self.resources.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
-        self.relist(&snapshot);
+        let mut watches = names.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
+        self.cache.write().unwrap_or_else(PoisonError::into_inner).follow(resources);
+        self.relist(&snapshot, &names);
         self.progress.send_replace(snapshot.revision());
         if watches.is_empty() {
             return std::future::pending().await;
@@ -127,6 +136,7 @@ impl Hub {
                     pending.insert(news.revision, news);
                 }
                 () = self.nudge.notified() => (),
+                _ = changes.changed() => return Ok(()),
             }
             loop {
                 let frontier = drain(&mut watches, &mut pending)?;
@@ -142,10 +152,10 @@ impl Hub {
     }
 
     /// Brings the cache to `snapshot`, showing the controllers every difference.
-    fn relist(&self, snapshot: &crate::store::Snapshot) {
+    fn relist(&self, snapshot: &crate::store::Snapshot, resources: &[String]) {
         let mut seen = HashSet::new();
         let mut changes = Vec::new();
-        for resource in &self.resources {
+        for resource in resources {
             for entry in snapshot.range(&Scope::all(resource), None) {
                 seen.insert(entry.key.clone());
                 let known = self.read(|cache| cache.entry(&entry.key).cloned());

@@ -10,7 +10,6 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use naru_model::ResourceInfo;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +37,7 @@ fn map(name: &str, value: &str) -> ConfigMap {
 }
 
 fn hub(client: &ApiClient) -> Hub {
-    Hub::new(client.store().clone(), client.resources().iter().map(ResourceInfo::qualified).collect())
+    Hub::new(client.registry().clone())
 }
 
 /// Runs one controller until the token is cancelled.

@@ -1,6 +1,6 @@
 //! The decision for one object: is it still wanted, and is it waited for?
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use naru_model::{ResourceInfo, owner::group_version};
@@ -16,12 +16,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 
 /// Collects what no owner holds any more. A key is an object of any kind.
-pub struct GarbageCollector {
-    /// Resource and scope by group and kind, as owner references name them.
-    kinds: HashMap<(String, String), (String, bool)>,
-    /// Group version and kind by resource, for events.
-    names: HashMap<String, (String, String)>,
-}
+pub struct GarbageCollector;
 
 /// What an owner reference points at.
 enum Owner<'a> {
@@ -36,28 +31,18 @@ enum Owner<'a> {
 }
 
 impl GarbageCollector {
-    pub fn new(resources: &[ResourceInfo]) -> Self {
-        let kinds = resources
-            .iter()
-            .map(|info| ((info.group.to_owned(), info.kind.to_owned()), (info.qualified(), info.namespaced)));
-        let names =
-            resources.iter().map(|info| (info.qualified(), (info.api_version(), info.kind.to_owned())));
-        Self { kinds: kinds.collect(), names: names.collect() }
-    }
-
     /// Judges an owner of `entry`.
     fn owner<'a>(&self, entry: &Entry, reference: &OwnerReference, cache: &'a Cache) -> Owner<'a> {
         let (group, _) = group_version(reference);
-        let Some((resource, is_namespaced)) = self.kinds.get(&(group.to_owned(), reference.kind.clone()))
-        else {
+        let Some((resource, info)) = cache.resource_of_kind(group, &reference.kind) else {
             return Owner::Solid; // A kind that is not served may come back.
         };
-        let namespace = if *is_namespaced { entry.meta.namespace.as_str() } else { "" };
+        let namespace = if info.namespaced { entry.meta.namespace.as_str() } else { "" };
         let key = Key::new(resource, namespace, &reference.name);
         match cache.entry(&key).filter(|owner| owner.meta.uid == reference.uid) {
             Some(owner) if is_waiting(&owner.meta) => Owner::Waiting(owner),
             Some(_) => Owner::Solid,
-            None if *is_namespaced && namespace.is_empty() => Owner::Misplaced,
+            None if info.namespaced && namespace.is_empty() => Owner::Misplaced,
             None => match cache.by_uid(&reference.uid) {
                 Some(other) if other.key.resource() == resource && other.key != key => Owner::Misplaced,
                 _ => Owner::Absent,
@@ -75,7 +60,7 @@ impl GarbageCollector {
                 Owner::Absent => dangling.push(reference.clone()),
                 Owner::Misplaced => {
                     dangling.push(reference.clone());
-                    plan.then([self.complain(entry, reference)]);
+                    plan.then([complain(entry, reference, cache)]);
                 }
             }
         }
@@ -113,29 +98,6 @@ impl GarbageCollector {
             grace_period_seconds: None,
         };
         plan.then([Action::Delete { key: entry.key.clone(), options }.into()]);
-    }
-
-    fn complain(&self, entry: &Entry, reference: &OwnerReference) -> Write {
-        let (api_version, kind) = self.names.get(entry.key.resource()).cloned().unwrap_or_default();
-        let about = ObjectReference {
-            api_version: Some(api_version),
-            kind: Some(kind),
-            namespace: Some(entry.meta.namespace.clone()),
-            name: Some(entry.meta.name.clone()),
-            uid: Some(entry.meta.uid.clone()),
-            ..Default::default()
-        };
-        let message = format!(
-            "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace \"{}\"",
-            reference.api_version,
-            reference.kind,
-            entry.meta.namespace,
-            reference.name,
-            reference.uid,
-            entry.meta.namespace
-        );
-        let success = Some(Note::warning("OwnerRefInvalidNamespace", message));
-        Write::from(Action::Tell).reported(Report { about, success, failure: None })
     }
 }
 
@@ -191,6 +153,30 @@ impl Controller for GarbageCollector {
         }
         plan
     }
+}
+
+/// Tells that an owner is not where it says it is.
+fn complain(entry: &Entry, reference: &OwnerReference, cache: &Cache) -> Write {
+    let info = cache.resource(entry.key.resource());
+    let about = ObjectReference {
+        api_version: info.map(ResourceInfo::api_version),
+        kind: info.map(|info| info.kind.into()),
+        namespace: Some(entry.meta.namespace.clone()),
+        name: Some(entry.meta.name.clone()),
+        uid: Some(entry.meta.uid.clone()),
+        ..Default::default()
+    };
+    let message = format!(
+        "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace \"{}\"",
+        reference.api_version,
+        reference.kind,
+        entry.meta.namespace,
+        reference.name,
+        reference.uid,
+        entry.meta.namespace
+    );
+    let success = Some(Note::warning("OwnerRefInvalidNamespace", message));
+    Write::from(Action::Tell).reported(Report { about, success, failure: None })
 }
 
 /// Whether the object is being deleted and waits for its dependents.

@@ -5,11 +5,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use naru_model::{
-    Object, ResourceInfo,
-    owner::{controller_reference, reference},
-    resource::ALL_VERBS,
-};
+use naru_model::owner::{controller_reference, reference};
 
 use super::GarbageCollector;
 use crate::{
@@ -21,34 +17,9 @@ use crate::{
     store::Key,
 };
 
-fn info<T: Object>(namespaced: bool) -> ResourceInfo {
-    ResourceInfo {
-        group: T::GROUP,
-        version: T::VERSION,
-        kind: T::KIND,
-        plural: T::URL_PATH_SEGMENT,
-        singular: "",
-        short_names: &[],
-        categories: &[],
-        namespaced,
-        subresources: &[],
-        verbs: ALL_VERBS,
-    }
-}
-
-fn collector() -> GarbageCollector {
-    GarbageCollector::new(&[
-        info::<Pod>(true),
-        info::<ReplicaSet>(true),
-        info::<Deployment>(true),
-        info::<ConfigMap>(true),
-        info::<Node>(false),
-    ])
-}
-
 /// Looks at everything until nothing changes.
 fn collect(world: &mut World) {
-    let collector = collector();
+    let collector = GarbageCollector;
     for _ in 0..20 {
         let keys = world.cache.keys().cloned().collect::<Vec<_>>();
         let writes = keys.iter().map(|key| world.look(&collector, key).writes().count()).sum::<usize>();
@@ -216,6 +187,6 @@ fn a_status_that_changes_is_no_reason_to_look() {
     let change =
         crate::controllers::framework::Change { entry: &after, previous: Some(&before), is_deleted: false };
     let mut looks = Vec::new();
-    collector().concerns(&change, &world.cache, &mut |key| looks.push(key));
+    GarbageCollector.concerns(&change, &world.cache, &mut |key| looks.push(key));
     assert_eq!(looks, []);
 }

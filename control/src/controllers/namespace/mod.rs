@@ -10,7 +10,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
-use naru_model::{Object, ResourceInfo};
+use naru_model::Object;
 use serde_json::json;
 
 use super::{
@@ -25,22 +25,12 @@ use crate::{
 const FINALIZER: &str = "kubernetes";
 
 /// Deletes the contents of namespaces.
-pub struct Namespaces {
-    /// Qualified names of the namespaced resources, pods first.
-    resources: Vec<String>,
-}
+pub struct Namespaces;
 
 /// What is left of one resource.
 struct Remains<'a> {
     resource: &'a str,
     entries: Vec<&'a Arc<Entry>>,
-}
-
-impl Namespaces {
-    pub fn new(resources: &[ResourceInfo]) -> Self {
-        let namespaced = resources.iter().filter(|info| info.namespaced);
-        Self { resources: namespaced.map(ResourceInfo::qualified).collect() }
-    }
 }
 
 impl Reconciler for Namespaces {
@@ -67,7 +57,7 @@ impl Reconciler for Namespaces {
         if !is_deleting(namespace) || !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
             return plan;
         }
-        let remains = self.remains(namespace.name(), view.cache);
+        let remains = remains(namespace.name(), view.cache);
         plan.then(conditions::report(namespace, &remains, view.now));
         if remains.is_empty() {
             let others = finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).collect::<Vec<_>>();
@@ -87,14 +77,13 @@ impl Reconciler for Namespaces {
     }
 }
 
-impl Namespaces {
-    fn remains<'a>(&'a self, namespace: &str, cache: &'a Cache) -> Vec<Remains<'a>> {
-        let remains = self.resources.iter().map(|resource| Remains {
-            resource,
-            entries: cache.entries(resource, Some(namespace)).collect(),
-        });
-        remains.filter(|remains| !remains.entries.is_empty()).collect()
-    }
+fn remains<'a>(namespace: &str, cache: &'a Cache) -> Vec<Remains<'a>> {
+    let namespaced = cache.resources().filter(|(_, info)| info.namespaced);
+    let remains = namespaced.map(|(resource, _)| Remains {
+        resource,
+        entries: cache.entries(resource, Some(namespace)).collect(),
+    });
+    remains.filter(|remains| !remains.entries.is_empty()).collect()
 }
 
 fn delete(entry: &Entry) -> Write {

@@ -2,7 +2,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, NamespaceSpec, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use naru_model::{Object, ResourceInfo, condition, resource::ALL_VERBS};
+use naru_model::condition;
 
 use super::Namespaces;
 use crate::{
@@ -14,21 +14,7 @@ use crate::{
 };
 
 fn controller() -> Typed<Namespaces> {
-    fn info<T: Object>() -> ResourceInfo {
-        ResourceInfo {
-            group: T::GROUP,
-            version: T::VERSION,
-            kind: T::KIND,
-            plural: T::URL_PATH_SEGMENT,
-            singular: "",
-            short_names: &[],
-            categories: &[],
-            namespaced: true,
-            subresources: &[],
-            verbs: ALL_VERBS,
-        }
-    }
-    Typed(Namespaces::new(&[info::<ConfigMap>(), info::<Pod>()]))
+    Typed(Namespaces)
 }
 
 fn key() -> Key {

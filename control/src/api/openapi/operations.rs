@@ -92,6 +92,11 @@ impl Writer<'_> {
         });
         let body = match action {
             "post" | "put" => Some((body, &["application/json", "application/yaml"][..])),
+            // A client that finds a strategic merge patch here sends one.
+            "patch" if self.resource.kind.is_custom() => Some((
+                "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
+                &["application/json-patch+json", "application/merge-patch+json"][..],
+            )),
             "patch" => Some((
                 "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
                 &[

@@ -12,12 +12,12 @@ use k8s_openapi::{
 };
 use naru_model::{
     ResourceInfo, duration,
-    validation::{FieldErrorKind, FieldErrors, Path},
+    validation::{FieldError, FieldErrorKind, FieldErrors, Path},
 };
 use serde::de::Error as _;
 use serde_json::{Map, Value, json};
 
-use super::{jsonpath::JsonPath, schema::Schema};
+use super::{jsonpath::JsonPath, rules::Rules, schema::Schema};
 use crate::{
     registry::{
         AnyObject, Context, ErasedKind, Scale,
@@ -114,6 +114,7 @@ pub struct CustomKind {
     pub identity: Arc<Identity>,
     pub type_name: String,
     pub schema: Schema,
+    pub rules: Option<Rules>,
     /// The schema as the definition says it, for OpenAPI.
     pub props: JSONSchemaProps,
     pub has_status: bool,
@@ -165,13 +166,33 @@ impl CustomKind {
         Ok(object)
     }
 
-    fn check(&self, object: &CustomObject, errors: &mut FieldErrors) {
-        let value = match object.value() {
-            Ok(value) => value,
-            Err(error) => return errors.invalid(&Path::default(), Value::Null, &error.to_string()),
+    /// Validates by the schema, then by its rules, which would stumble over what is badly wrong.
+    fn check(&self, object: &CustomObject, old: Option<&CustomObject>, errors: &mut FieldErrors) {
+        let (value, before) = match (object.value(), old.map(CustomObject::value).transpose()) {
+            (Ok(value), Ok(old)) => (value, old),
+            (Err(error), _) | (_, Err(error)) => {
+                return errors.invalid(&Path::default(), Value::Null, &error.to_string());
+            }
         };
         self.schema.check(&value, "", errors);
         self.schema.check_lists(&value, &Path::default(), errors);
+        if let Some(old) = old
+            && !errors.is_empty()
+        {
+            ratchet(object, old, errors);
+        }
+        let Some(rules) = &self.rules else { return };
+        if errors.0.iter().any(|error| BLOCKING.contains(&error.kind)) {
+            errors.0.push(FieldError {
+                kind: FieldErrorKind::Invalid,
+                field: "<nil>".into(),
+                message: "Invalid value: null: some validation rules were not checked because the object was invalid; \
+                          correct the existing errors to complete validation"
+                    .into(),
+            });
+            return;
+        }
+        rules.validate(&self.schema, &value, before.as_ref(), errors);
     }
 }
 
@@ -255,16 +276,12 @@ impl ErasedKind for CustomKind {
     fn validate(&self, _object: &dyn AnyObject, _errors: &mut FieldErrors) {}
 
     fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors) {
-        self.check(self.of(object), errors);
+        self.check(self.of(object), None, errors);
     }
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors) {
-        let (new, old) = (self.of(new), self.of(old));
         let mut found = FieldErrors::default();
-        self.check(new, &mut found);
-        if !found.is_empty() {
-            self.ratchet(new, old, &mut found);
-        }
+        self.check(self.of(new), Some(self.of(old)), &mut found);
         errors.0.append(&mut found.0);
     }
 
@@ -383,16 +400,26 @@ impl ErasedKind for CustomKind {
     }
 }
 
-impl CustomKind {
-    /// Forgives what is wrong with fields that the update does not touch: rules may have come after the object.
-    fn ratchet(&self, new: &CustomObject, old: &CustomObject, errors: &mut FieldErrors) {
-        errors.0.retain(|error| {
-            let is_optional = matches!(error.kind, FieldErrorKind::Required | FieldErrorKind::Internal);
-            let Some(steps) = steps(&error.field) else { return true };
-            let (now, before) = (follow(&new.body, &steps), follow(&old.body, &steps));
-            is_optional || now.is_none() || now != before
-        });
-    }
+/// After these, rules are not even looked at.
+const BLOCKING: [FieldErrorKind; 5] = [
+    FieldErrorKind::NotSupported,
+    FieldErrorKind::Required,
+    FieldErrorKind::TooLong,
+    FieldErrorKind::TooMany,
+    FieldErrorKind::TypeInvalid,
+];
+
+/// Forgives what is wrong with fields that the update does not touch: the schema may have changed after the object. Of a
+/// required field, what counts is the object that it is missing in.
+fn ratchet(new: &CustomObject, old: &CustomObject, errors: &mut FieldErrors) {
+    errors.0.retain(|error| {
+        let Some(mut steps) = steps(&error.field) else { return true };
+        if error.kind == FieldErrorKind::Required {
+            steps.pop();
+        }
+        let (now, before) = (follow(&new.body, &steps), follow(&old.body, &steps));
+        now.is_none() || now != before
+    });
 }
 
 /// The steps of a path such as `spec.ports[0].name`; none for the object as a whole.

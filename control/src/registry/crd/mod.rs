@@ -10,6 +10,7 @@ pub mod definition;
 mod info;
 mod jsonpath;
 mod openapi; // How the documents show it.
+mod rules; // Validation rules in CEL.
 pub mod schema;
 mod serving;
 

@@ -17,6 +17,7 @@ use super::{
     info::Facts,
     is_true,
     jsonpath::JsonPath,
+    rules::Rules,
     schema::Schema,
 };
 use crate::{
@@ -223,11 +224,13 @@ fn kind(
             .clone()
             .unwrap_or_else(|| format!("{api_version} {} is deprecated", names.kind))
     });
+    let schema = Schema::build(&props)?;
     let has_one_form = spec.versions.len() == 1 && definition.metadata.generation == Some(1);
     Ok(CustomKind {
         info: info.keep(),
         type_name: type_name(&spec.group, &version.name, &names.kind),
-        schema: Schema::build(&props)?,
+        rules: Rules::compile(&schema),
+        schema,
         props,
         revision: entry.revision.0,
         has_status,

@@ -14,6 +14,8 @@ mod prune;
 mod tests;
 mod validate;
 
+pub use formats::fits;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;

@@ -1,0 +1,107 @@
+//! Types, as far as they are known before a value is.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// The type of an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Type {
+    /// Only known when there is a value.
+    Dyn,
+    Null,
+    Bool,
+    Int,
+    Uint,
+    Double,
+    String,
+    Bytes,
+    Timestamp,
+    Duration,
+    List(Box<Self>),
+    Map(Box<Self>, Box<Self>),
+    Optional(Box<Self>),
+    /// The type of types.
+    Type,
+    Object(Arc<ObjectType>),
+    /// One of Kubernetes' own.
+    Special(&'static str),
+}
+
+/// A map whose keys are known.
+#[derive(Debug, PartialEq)]
+pub struct ObjectType {
+    pub name: String,
+    pub fields: BTreeMap<String, Type>,
+}
+
+impl Type {
+    pub fn list(item: Self) -> Self {
+        Self::List(Box::new(item))
+    }
+
+    pub fn map(key: Self, value: Self) -> Self {
+        Self::Map(Box::new(key), Box::new(value))
+    }
+
+    pub fn optional(value: Self) -> Self {
+        Self::Optional(Box::new(value))
+    }
+
+    /// Whether a value of this type may be one of the other.
+    pub fn fits(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dyn, _) | (_, Self::Dyn) => true,
+            (Self::List(one), Self::List(other)) | (Self::Optional(one), Self::Optional(other)) => {
+                one.fits(other)
+            }
+            (Self::Map(key, value), Self::Map(other_key, other_value)) => {
+                key.fits(other_key) && value.fits(other_value)
+            }
+            (Self::Object(_), Self::Map(key, _)) | (Self::Map(key, _), Self::Object(_)) => {
+                key.fits(&Self::String)
+            }
+            // Anything that is a message or a wrapper may be null.
+            (
+                Self::Null,
+                Self::Object(_) | Self::Timestamp | Self::Duration | Self::Optional(_) | Self::Special(_),
+            )
+            | (
+                Self::Object(_) | Self::Timestamp | Self::Duration | Self::Optional(_) | Self::Special(_),
+                Self::Null,
+            ) => true,
+            _ => self == other,
+        }
+    }
+
+    /// The type of which both are.
+    pub fn join(self, other: Self) -> Self {
+        if self == other { self } else { Self::Dyn }
+    }
+
+    pub fn is_number(&self) -> bool {
+        matches!(self, Self::Int | Self::Uint | Self::Double)
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Dyn => "dyn",
+            Self::Null => "null",
+            Self::Bool => "bool",
+            Self::Int => "int",
+            Self::Uint => "uint",
+            Self::Double => "double",
+            Self::String => "string",
+            Self::Bytes => "bytes",
+            Self::Timestamp => "timestamp",
+            Self::Duration => "duration",
+            Self::Type => "type",
+            Self::List(item) => return write!(formatter, "list({item})"),
+            Self::Map(key, value) => return write!(formatter, "map({key}, {value})"),
+            Self::Optional(value) => return write!(formatter, "optional_type({value})"),
+            Self::Object(object) => &object.name,
+            Self::Special(name) => name,
+        };
+        formatter.write_str(name)
+    }
+}

@@ -14,6 +14,7 @@ pub mod registry;
 pub mod scheduler;
 pub mod settings;
 pub mod store;
+mod webhook; // Calls that the API server makes.
 
 pub use client::ApiClient;
 pub use error::ApiError;

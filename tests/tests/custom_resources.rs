@@ -3,9 +3,25 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
+use k8s_openapi::{
+    api::core::v1::ConfigMap, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, CustomResourceExt as _, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::{
+        Controller,
+        controller::Action,
+        finalizer,
+        wait::{await_condition, conditions},
+        watcher,
+    },
+};
 use naru_tests::{Cluster, Kubectl, eventually};
 
 /// The shape of a certificate manager's definition: status, columns by filter, enums, defaults, a free-form part.
@@ -356,5 +372,292 @@ spec:
     assert_eq!(
         kubectl.run(&["get", "prom", "-A", "-o", "name"]).ok(),
         "prometheus.monitoring.example.com/main\n"
+    );
+}
+
+/// What a user's operator is made of: a derived definition, a typed client, a controller with a finalizer.
+#[derive(kube::CustomResource, Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[kube(
+    group = "toys.example.com",
+    version = "v1",
+    kind = "Widget",
+    namespaced,
+    status = "WidgetStatus",
+    shortname = "wd",
+    scale(spec_replicas_path = ".spec.parts", status_replicas_path = ".status.parts"),
+    validation = kube::core::Rule::new("self.spec.parts <= 10 || has(self.spec.permit)").message("many parts need a permit"),
+    printcolumn(name = "Parts", json_path = ".spec.parts", type_ = "integer")
+)]
+struct WidgetSpec {
+    parts: i32,
+    permit: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+struct WidgetStatus {
+    parts: i32,
+}
+
+/// Gives each widget a map, says in the status how many parts there are, and takes the map away in the end.
+async fn reconcile(
+    widget: Arc<Widget>,
+    client: Arc<kube::Client>,
+) -> Result<Action, finalizer::Error<kube::Error>> {
+    let namespace = widget.namespace().unwrap_or_default();
+    let widgets: Api<Widget> = Api::namespaced((*client).clone(), &namespace);
+    let maps: Api<ConfigMap> = Api::namespaced((*client).clone(), &namespace);
+    finalizer::finalizer(&widgets, "toys.example.com/cleanup", widget, |event| async {
+        match event {
+            finalizer::Event::Apply(widget) => {
+                let name = widget.name_any();
+                let map = ConfigMap {
+                    metadata: kube::api::ObjectMeta { name: Some(name.clone()), ..Default::default() },
+                    ..Default::default()
+                };
+                match maps.create(&PostParams::default(), &map).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => (),
+                    other => drop(other?),
+                }
+                let status = serde_json::json!({ "status": { "parts": widget.spec.parts } });
+                widgets.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+                Ok(Action::await_change())
+            }
+            finalizer::Event::Cleanup(widget) => {
+                maps.delete(&widget.name_any(), &DeleteParams::default()).await?;
+                Ok(Action::await_change())
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_operator_of_kube_runs() {
+    let cluster = Cluster::start();
+    let client = cluster.client().await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let created = Instant::now();
+    definitions
+        .create(&PostParams::default(), &Widget::crd())
+        .await
+        .expect("the derived definition is valid");
+    let established =
+        await_condition(definitions.clone(), "widgets.toys.example.com", conditions::is_crd_established());
+    tokio::time::timeout(Duration::from_secs(20), established).await.expect("in time").expect("established");
+    let widgets: Api<Widget> = Api::namespaced(client.clone(), "default");
+    eventually("widgets are served", async || widgets.list(&ListParams::default()).await).await;
+    assert!(created.elapsed() < Duration::from_secs(5), "served only after {:?}", created.elapsed());
+
+    let controller = Controller::new(widgets.clone(), watcher::Config::default());
+    let run = controller.run(
+        reconcile,
+        |_, _, _| Action::requeue(Duration::from_millis(100)),
+        Arc::new(client.clone()),
+    );
+    let run = tokio::spawn(run.for_each(|_| async {}));
+
+    let mut widget = Widget::new("one", WidgetSpec { parts: 3, permit: None });
+    widgets.create(&PostParams::default(), &widget).await.expect("created");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    eventually("the controller acts", async || {
+        let widget = widgets.get("one").await.map_err(|error| error.to_string())?;
+        maps.get("one").await.map_err(|error| error.to_string())?;
+        if widget.status.map(|status| status.parts) == Some(3) {
+            Ok(())
+        } else {
+            Err("no status yet".to_owned())
+        }
+    })
+    .await;
+    // A rule is asked on every write, by whatever road.
+    widget.spec.parts = 11;
+    let patch = serde_json::json!({ "spec": { "parts": 11 } });
+    let refused =
+        widgets.patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.expect_err("no permit");
+    assert!(refused.to_string().contains("many parts need a permit"), "{refused}");
+    let scaled = serde_json::json!({ "spec": { "replicas": 12 } });
+    widgets.patch_scale("one", &PatchParams::default(), &Patch::Merge(&scaled)).await.expect_err("no permit");
+    let scaled = serde_json::json!({ "spec": { "replicas": 5 } });
+    let scale =
+        widgets.patch_scale("one", &PatchParams::default(), &Patch::Merge(&scaled)).await.expect("scaled");
+    assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(5));
+
+    widgets.delete("one", &DeleteParams::default()).await.expect("deleted");
+    eventually("the finalizer let go", async || {
+        match (widgets.get_opt("one").await, maps.get_opt("one").await) {
+            (Ok(None), Ok(None)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    run.abort();
+}
+
+/// Rules, and versions that a webhook converts between.
+const GAUGES: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gauges.toys.example.com}
+spec:
+  group: toys.example.com
+  scope: Cluster
+  names: {plural: gauges, kind: Gauge}
+  CONVERSION
+  versions:
+  - name: v1
+    served: true
+    storage: V1_STORES
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            x-kubernetes-validations:
+            - {rule: 'self.low <= self.high', message: low must not exceed high, fieldPath: .low}
+            - {rule: 'self.high == oldSelf.high || self.high > oldSelf.high', messageExpression: '"high fell to %d".format([self.high])'}
+            properties: {low: {type: integer}, high: {type: integer}}
+  - name: v2
+    served: true
+    storage: V2_STORES
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties: {range: {type: string}, low: {type: integer}, high: {type: integer}}
+"#;
+
+fn gauges(conversion: &str, storage: &str) -> String {
+    GAUGES
+        .replace("CONVERSION", conversion)
+        .replace("V1_STORES", if storage == "v1" { "true" } else { "false" })
+        .replace("V2_STORES", if storage == "v2" { "true" } else { "false" })
+}
+
+/// An HTTPS server that converts gauges; answers its address and the certificate to believe.
+async fn conversion_webhook() -> (std::net::SocketAddr, String) {
+    let identity = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let key =
+        rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.cert.der().clone()], key)
+        .expect("a configuration");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service =
+                    hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                        use http_body_util::BodyExt as _;
+                        let body = request.into_body().collect().await.expect("a body").to_bytes();
+                        let review = converted(&serde_json::from_slice(&body).expect("a review"));
+                        let answer = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
+                        Ok::<_, std::convert::Infallible>(http::Response::new(answer))
+                    });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    });
+    (address, identity.cert.pem())
+}
+
+/// v1 has `low` and `high`, v2 has `range: low-high`.
+fn converted(review: &serde_json::Value) -> serde_json::Value {
+    let request = &review["request"];
+    let to = request["desiredAPIVersion"].as_str().expect("a version");
+    let convert = |object: &serde_json::Value| {
+        let mut object = object.clone();
+        object["apiVersion"] = to.into();
+        let spec = &object["spec"];
+        object["spec"] = if to.ends_with("v2") {
+            serde_json::json!({ "range": format!("{}-{}", spec["low"], spec["high"]) })
+        } else {
+            let (low, high) =
+                spec["range"].as_str().and_then(|range| range.split_once('-')).expect("a range");
+            serde_json::json!({ "low": low.parse::<i64>().expect("low"), "high": high.parse::<i64>().expect("high") })
+        };
+        object
+    };
+    let objects: Vec<_> = request["objects"].as_array().expect("objects").iter().map(convert).collect();
+    let response = serde_json::json!({ "uid": request["uid"], "convertedObjects": objects, "result": { "status": "Success" } });
+    serde_json::json!({ "apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": response })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_converted_and_rules_are_asked() {
+    use base64::Engine as _;
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&gauges("conversion: {strategy: None}", "v1"));
+    established(&kubectl, "gauges.toys.example.com");
+    let gauge = |spec: &str| {
+        format!("apiVersion: toys.example.com/v1\nkind: Gauge\nmetadata: {{name: g}}\nspec: {spec}\n")
+    };
+    let refused = kubectl.run_with(&["create", "-f", "-"], &gauge("{low: 3, high: 2}")).refused();
+    assert!(
+        refused.contains(
+            r#"The Gauge "g" is invalid: spec.low: Invalid value: "object": low must not exceed high"#
+        ),
+        "{refused}"
+    );
+    kubectl.apply(&gauge("{low: 1, high: 5}"));
+    let refused = kubectl.run_with(&["apply", "-f", "-"], &gauge("{low: 1, high: 4}")).refused();
+    assert!(refused.contains(r#"spec: Invalid value: "object": high fell to 4"#), "{refused}");
+    let wrong = gauges("conversion: {strategy: None}", "v1").replace("self.low <=", "self.lwo <=");
+    let refused = kubectl.run_with(&["apply", "-f", "-"], &wrong).refused();
+    assert!(refused.contains("compilation failed: ERROR: <input>:1:5: undefined field 'lwo'"), "{refused}");
+
+    // Without a webhook only the name of the version changes.
+    let as_v2 = ["get", "gauges.v2.toys.example.com", "g", "-o", "jsonpath={.apiVersion} {.spec}"];
+    assert_eq!(kubectl.run(&as_v2).ok(), r#"toys.example.com/v2 {"high":5,"low":1}"#);
+
+    // With one, both versions say the same in their own words, wherever objects are stored.
+    let (address, certificate) = conversion_webhook().await;
+    let bundle = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let webhook = format!(
+        "conversion: {{strategy: Webhook, webhook: {{conversionReviewVersions: [v1], clientConfig: {{url: 'https://localhost:{}/convert', caBundle: {bundle}}}}}}}",
+        address.port()
+    );
+    let run = |args: &[&str]| {
+        let (kubectl, args) = (kubectl.clone(), args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(move || kubectl.run(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    kubectl.apply(&gauges(&webhook, "v2"));
+    eventually("v2 is converted", async || {
+        let seen = run(&["get", "gauges.v2.toys.example.com", "-o", "jsonpath={.items[*].spec}"])
+            .await
+            .expect("no panic");
+        if seen.stdout == r#"{"range":"1-5"}"# { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let patched =
+        run(&["patch", "gauges.v1.toys.example.com", "g", "--type=merge", "-p", r#"{"spec":{"high":9}}"#])
+            .await;
+    patched.expect("no panic").ok();
+    let seen = run(&["get", "gauges.v2.toys.example.com", "g", "-o", "jsonpath={.spec}"])
+        .await
+        .expect("no panic")
+        .ok();
+    assert_eq!(seen, r#"{"range":"1-9"}"#);
+    let stored =
+        run(&["get", "crd", "gauges.toys.example.com", "-o", "jsonpath={.status.storedVersions}"]).await;
+    assert_eq!(stored.expect("no panic").ok(), r#"["v1","v2"]"#);
+    let removed =
+        gauges(&webhook, "v2").replace("  - name: v1\n    served: true", "  - name: v3\n    served: true");
+    let refused = kubectl.run_with(&["apply", "-f", "-"], &removed).refused();
+    assert!(
+        refused.contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"),
+        "{refused}"
     );
 }

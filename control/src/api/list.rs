@@ -184,6 +184,7 @@ pub async fn list(
     let filter = Filter::new(served, call, query)?;
     let view = view(registry.store(), served, &options).await?;
     let page = Page::read(&view, &filter, &options, served);
+    served.kind.prepare(&page.entries).await.map_err(ApiError::Internal)?;
     let metadata = page.metadata();
     match form {
         Form::Plain => {

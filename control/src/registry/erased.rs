@@ -4,6 +4,7 @@
 
 use std::{any::Any, sync::Arc};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use naru_model::{Object, ResourceInfo, validation::FieldErrors};
@@ -71,6 +72,7 @@ impl dyn AnyObject {
 pub type OnUnknown<'a> = &'a mut dyn FnMut(String);
 
 /// [`Kind`] without its type parameter; the methods mean the same.
+#[async_trait]
 pub trait ErasedKind: Send + Sync {
     fn resource(&self) -> &'static ResourceInfo;
     /// Adds the type's schema, and those of all that it is made of, to the definitions of `generator`.
@@ -94,6 +96,10 @@ pub trait ErasedKind: Send + Sync {
     /// Whether the entry's JSON is what clients of this kind are to see.
     fn is_served_as_stored(&self, _entry: &Entry) -> bool {
         true
+    }
+    /// Before many entries are served: does at once what would be slow one by one.
+    async fn prepare(&self, _entries: &[Arc<Entry>]) -> Result<(), String> {
+        Ok(())
     }
     /// Stored JSON as clients of this kind are to see it.
     fn as_served(&self, json: &Bytes) -> Result<Bytes, serde_json::Error> {
@@ -147,6 +153,7 @@ fn of_mut<T: Object>(object: &mut dyn AnyObject) -> &mut T {
     object.get_mut().expect("a kind is handed only objects of its own")
 }
 
+#[async_trait]
 impl<K: Kind> ErasedKind for Erase<K> {
     fn resource(&self) -> &'static ResourceInfo {
         self.0.resource()

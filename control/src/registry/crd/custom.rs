@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps,
@@ -17,7 +18,7 @@ use naru_model::{
 use serde::de::Error as _;
 use serde_json::{Map, Value, json};
 
-use super::{jsonpath::JsonPath, rules::Rules, schema::Schema};
+use super::{conversion::Conversion, jsonpath::JsonPath, rules::Rules, schema::Schema};
 use crate::{
     registry::{
         AnyObject, Context, ErasedKind, Scale,
@@ -30,13 +31,13 @@ use crate::{
 };
 
 /// What all objects of one version have in common.
-#[derive(Debug)]
 pub struct Identity {
     pub kind: String,
     /// `example.com/v1`
     pub api_version: String,
     /// The version in which objects are stored.
     pub stored_as: String,
+    pub conversion: Arc<Conversion>,
 }
 
 /// An object of a custom resource.
@@ -71,9 +72,8 @@ impl AnyObject for CustomObject {
         &mut self.meta
     }
     fn draft(&self) -> Result<Draft, serde_json::Error> {
-        let mut value = self.value()?;
-        value["apiVersion"] = self.identity.stored_as.as_str().into();
-        Draft::from_value(&value)
+        let identity = &self.identity;
+        Draft::from_value(&identity.conversion.convert(self.value()?, &identity.stored_as)?)
     }
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         self.value()
@@ -160,8 +160,10 @@ impl CustomKind {
     }
 
     /// A stored object in this version's form.
-    fn load_custom(&self, json: &[u8]) -> Result<CustomObject, serde_json::Error> {
-        let mut object = self.object(serde_json::from_slice(json)?, &mut |_| ())?;
+    fn load_custom(&self, json: &Bytes) -> Result<CustomObject, serde_json::Error> {
+        let identity = &self.identity;
+        let value = identity.conversion.convert_stored(json, &identity.api_version)?;
+        let mut object = self.object(value, &mut |_| ())?;
         self.schema.fill(&mut object.body);
         Ok(object)
     }
@@ -196,6 +198,7 @@ impl CustomKind {
     }
 }
 
+#[async_trait]
 impl ErasedKind for CustomKind {
     fn resource(&self) -> &'static ResourceInfo {
         self.info
@@ -236,6 +239,17 @@ impl ErasedKind for CustomKind {
         self.is_uniform
             || (self.identity.api_version == self.identity.stored_as
                 && entry.revision.0 > self.since.load(Ordering::Acquire))
+    }
+
+    async fn prepare(&self, entries: &[Arc<Entry>]) -> Result<(), String> {
+        if self.is_uniform {
+            return Ok(());
+        }
+        let due = entries.iter().filter(|entry| !self.is_served_as_stored(entry));
+        self.identity
+            .conversion
+            .prepare(due.map(|entry| entry.json.clone()).collect(), &self.identity.api_version)
+            .await
     }
 
     fn as_served(&self, json: &Bytes) -> Result<Bytes, serde_json::Error> {

@@ -5,6 +5,7 @@
 
 mod check; // Validation of definitions.
 mod check_schema; // Validation of the schemas in them.
+mod conversion; // Between versions.
 mod custom;
 pub mod definition;
 mod info;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CustomKind, RESOURCE,
+    conversion::Conversion,
     custom::{CustomColumn, Identity, ScalePaths},
     info::Facts,
     is_true,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     registry::{Kinds, Registry, Served, podspec::OrEmpty as _},
-    store::{Entry, Lagged, Revision, Scope},
+    store::{Entry, Lagged, Revision, Scope, Store},
 };
 
 /// How long a failing watch is left alone.
@@ -100,7 +101,7 @@ impl Serving {
             match self.known.remove(&name) {
                 Some(same) if same.aspect == aspect => drop(known.insert(name, same)),
                 _ => {
-                    let (kinds, served) = serve(&definition, &entry);
+                    let (kinds, served) = serve(&definition, &entry, self.registry.store());
                     fresh.extend(kinds);
                     known.insert(name, Known { aspect, served });
                 }
@@ -138,13 +139,19 @@ impl Aspect {
 }
 
 /// The resources of a definition's served versions; the version that objects are stored in is last.
-fn serve(definition: &CustomResourceDefinition, entry: &Entry) -> (Vec<Arc<CustomKind>>, Vec<Arc<Served>>) {
+fn serve(
+    definition: &CustomResourceDefinition,
+    entry: &Entry,
+    store: &Store,
+) -> (Vec<Arc<CustomKind>>, Vec<Arc<Served>>) {
     let mut versions: Vec<_> = definition.spec.versions.iter().filter(|version| version.served).collect();
     versions.sort_by_key(|version| version.storage);
+    let of = format!("{}, Kind={}", definition.spec.group, definition.spec.names.kind);
+    let conversion = Arc::new(Conversion::new(definition.spec.conversion.as_ref(), of, store));
     let mut kinds = Vec::new();
     let mut served = Vec::new();
     for version in versions {
-        match kind(definition, version, entry) {
+        match kind(definition, version, entry, conversion.clone()) {
             Ok(kind) => {
                 let kind = Arc::new(kind);
                 let names = &definition.spec.names;
@@ -169,6 +176,7 @@ fn kind(
     definition: &CustomResourceDefinition,
     version: &CustomResourceDefinitionVersion,
     entry: &Entry,
+    conversion: Arc<Conversion>,
 ) -> Result<CustomKind, String> {
     let spec = &definition.spec;
     let names =
@@ -243,6 +251,7 @@ fn kind(
         identity: Arc::new(Identity {
             kind: names.kind.clone(),
             stored_as: format!("{}/{}", spec.group, storage.name),
+            conversion,
             api_version,
         }),
     })

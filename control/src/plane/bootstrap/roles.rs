@@ -149,8 +149,8 @@ mod tests {
     use crate::client::Patch;
 
     async fn get<T: Object>(client: &ApiClient, namespace: &str, name: &str) -> T {
-        let resource = &client.registry().kinds().of::<T>().expect("served").storage;
-        let entry = client.store().snapshot().get(&Key::new(resource, namespace, name)).expect("it exists");
+        let resource = client.registry().kinds().of::<T>().expect("served").storage.clone();
+        let entry = client.store().snapshot().get(&Key::new(&resource, namespace, name)).expect("it exists");
         T::clone(&entry.typed::<T>().expect("it decodes"))
     }
 

@@ -104,7 +104,7 @@ spec:
 ";
 
 /// The shape of a monitoring operator's definition: a scale, an embedded resource, a cluster scope.
-const PROMETHEUSES: &str = r#"
+const PROMETHEUSES: &str = r"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: prometheuses.monitoring.example.com}
@@ -140,7 +140,7 @@ spec:
           status:
             type: object
             properties: {replicas: {type: integer}, selector: {type: string}}
-"#;
+";
 
 fn established(kubectl: &Kubectl, name: &str) {
     kubectl.run(&["wait", "--for=condition=Established", &format!("crd/{name}"), "--timeout=30s"]).ok();

@@ -460,10 +460,7 @@ async fn delete_options(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiErr
 }
 
 /// The patch, and what is wrong with its text but does not keep it from being applied.
-async fn read_patch(
-    exchange: Exchange<'_>,
-    call: &Call<'_>,
-) -> Result<(Patch, Vec<String>), ApiError> {
+async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, Vec<String>), ApiError> {
     let kind: fn(Value) -> Patch = match exchange.content_type() {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,

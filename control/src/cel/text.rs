@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -56,7 +56,9 @@ pub fn call(name: &str, of: &Arc<str>, rest: &[Value], budget: &mut Budget) -> E
 
 /// A compiled pattern, of which the latest are kept.
 fn compile(text: &Arc<str>, of: &str, budget: &mut Budget) -> Result<Regex, EvalError> {
-    static KEPT: LazyLock<Mutex<Vec<(Arc<str>, Regex)>>> = LazyLock::new(Mutex::default);
+    /// The oldest is first.
+    type Kept = Vec<(Arc<str>, Regex)>;
+    static KEPT: Mutex<Kept> = Mutex::new(Vec::new());
     budget.charge((1 + of.len() as u64 / 10) * (1 + text.len() as u64 / 4))?;
     let lock = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, regex)) = lock().iter().find(|(kept, _)| kept == text) {

@@ -366,10 +366,10 @@ fn of_format(format: &'static str, name: &str, args: &[Value]) -> Evaluated {
         "dns1035LabelPrefix" => names::dns1035_name(text, true),
         other => {
             let checked = FORMATS.iter().find(|(known, _)| *known == other).map_or("", |(_, format)| format);
-            if fits(checked, text) { Vec::new() } else { vec![format!("does not match {other}").into()] }
+            if fits(checked, text) { Vec::new() } else { vec![format!("does not match {other}")] }
         }
     };
-    let problems: Vec<Value> = problems.into_iter().map(|problem| Value::text(problem.to_string())).collect();
+    let problems: Vec<Value> = problems.into_iter().map(Value::text).collect();
     Ok(Value::Optional((!problems.is_empty()).then(|| Box::new(Value::list(problems)))))
 }
 

@@ -32,7 +32,7 @@ enum Owner<'a> {
 
 impl GarbageCollector {
     /// Judges an owner of `entry`.
-    fn owner<'a>(&self, entry: &Entry, reference: &OwnerReference, cache: &'a Cache) -> Owner<'a> {
+    fn owner<'a>(entry: &Entry, reference: &OwnerReference, cache: &'a Cache) -> Owner<'a> {
         let (group, _) = group_version(reference);
         let Some((resource, info)) = cache.resource_of_kind(group, &reference.kind) else {
             return Owner::Solid; // A kind that is not served may come back.
@@ -51,10 +51,10 @@ impl GarbageCollector {
     }
 
     /// Decides about an object with owners that is not being deleted.
-    fn judge(&self, entry: &Arc<Entry>, cache: &Cache, plan: &mut Plan) {
+    fn judge(entry: &Arc<Entry>, cache: &Cache, plan: &mut Plan) {
         let (mut solid, mut waiting, mut dangling) = (Vec::new(), Vec::new(), Vec::new());
         for reference in &entry.meta.owner_references {
-            match self.owner(entry, reference, cache) {
+            match Self::owner(entry, reference, cache) {
                 Owner::Solid => solid.push(reference.clone()),
                 Owner::Waiting(owner) => waiting.push((reference.clone(), owner)),
                 Owner::Absent => dangling.push(reference.clone()),
@@ -136,7 +136,7 @@ impl Controller for GarbageCollector {
         let meta = &entry.meta;
         if meta.deletion_timestamp.is_none() {
             if !meta.owner_references.is_empty() {
-                self.judge(entry, view.cache, &mut plan);
+                Self::judge(entry, view.cache, &mut plan);
             }
         } else if has_finalizer(meta, FOREGROUND) {
             let is_blocked =

@@ -97,7 +97,9 @@ fn versions(versions: &[CustomResourceDefinitionVersion], path: &Path, errors: &
         ["subresources"; 2],
         |version| &version.subresources,
         |of, place| {
-            of.iter().for_each(|of| subresources(of, &place, errors));
+            if let Some(of) = of {
+                subresources(of, &place, errors);
+            }
         },
     );
     each(

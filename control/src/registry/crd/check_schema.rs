@@ -60,7 +60,7 @@ fn node(schema: &JSONSchemaProps, place: Place, path: &Path, errors: &mut FieldE
         ("", Place::Field) => errors.required(&type_path, "must not be empty for specified object fields"),
         ("", Place::Item) => errors.required(&type_path, "must not be empty for specified array items"),
         (kind, Place::Root) if kind != "object" => {
-            errors.invalid(&type_path, kind, "must be object at the root")
+            errors.invalid(&type_path, kind, "must be object at the root");
         }
         (kind, _) if !TYPES.contains(&kind) => errors.not_supported(&type_path, kind, &TYPES),
         _ if is_int_or_string => {

@@ -139,14 +139,6 @@ impl CustomKind {
         self.since.fetch_min(revision.0, Ordering::Release);
     }
 
-    fn of<'a>(&self, object: &'a dyn AnyObject) -> &'a CustomObject {
-        object.as_any().downcast_ref().expect("a kind is handed only objects of its own")
-    }
-
-    fn of_mut<'a>(&self, object: &'a mut dyn AnyObject) -> &'a mut CustomObject {
-        object.as_any_mut().downcast_mut().expect("a kind is handed only objects of its own")
-    }
-
     fn object(&self, value: Value, unknown: OnUnknown<'_>) -> Result<CustomObject, serde_json::Error> {
         let Value::Object(mut body) = value else { return Err(serde_json::Error::custom("it is no object")) };
         body.remove("apiVersion");
@@ -196,6 +188,14 @@ impl CustomKind {
         }
         rules.validate(&self.schema, &value, before.as_ref(), errors);
     }
+}
+
+fn of(object: &dyn AnyObject) -> &CustomObject {
+    object.as_any().downcast_ref().expect("a kind is handed only objects of its own")
+}
+
+fn of_mut(object: &mut dyn AnyObject) -> &mut CustomObject {
+    object.as_any_mut().downcast_mut().expect("a kind is handed only objects of its own")
 }
 
 #[async_trait]
@@ -257,23 +257,23 @@ impl ErasedKind for CustomKind {
     }
 
     fn default(&self, object: &mut dyn AnyObject) {
-        self.schema.fill(&mut self.of_mut(object).body);
+        self.schema.fill(&mut of_mut(object).body);
     }
 
     fn prepare_create(&self, object: &mut dyn AnyObject, _context: &Context<'_>) {
         if self.has_status {
-            self.of_mut(object).body.remove("status");
+            of_mut(object).body.remove("status");
         }
     }
 
     fn prepare_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, _context: &Context<'_>) {
         if self.has_status {
-            carry(&mut self.of_mut(new).body, &self.of(old).body, |key| key == "status");
+            carry(&mut of_mut(new).body, &of(old).body, |key| key == "status");
         }
     }
 
     fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, _context: &Context<'_>) {
-        let (new, old) = (self.of_mut(new), self.of(old));
+        let (new, old) = (of_mut(new), of(old));
         carry(&mut new.body, &old.body, |key| key != "status");
         let managed_fields = new.meta.managed_fields.take();
         new.meta = ObjectMeta {
@@ -290,12 +290,12 @@ impl ErasedKind for CustomKind {
     fn validate(&self, _object: &dyn AnyObject, _errors: &mut FieldErrors) {}
 
     fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors) {
-        self.check(self.of(object), None, errors);
+        self.check(of(object), None, errors);
     }
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors) {
         let mut found = FieldErrors::default();
-        self.check(self.of(new), Some(self.of(old)), &mut found);
+        self.check(of(new), Some(of(old)), &mut found);
         errors.0.append(&mut found.0);
     }
 
@@ -308,7 +308,7 @@ impl ErasedKind for CustomKind {
     }
 
     fn is_spec_changed(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> bool {
-        let (new, old) = (&self.of(new).body, &self.of(old).body);
+        let (new, old) = (&of(new).body, &of(old).body);
         let counts = |key: &str| !(self.has_status && key == "status");
         let differs = |one: &Map<String, Value>, other: &Map<String, Value>| {
             one.iter().any(|(key, value)| counts(key) && other.get(key) != Some(value))
@@ -389,7 +389,7 @@ impl ErasedKind for CustomKind {
     }
 
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
-        let (paths, body) = (self.scale.as_ref()?, &self.of(object).body);
+        let (paths, body) = (self.scale.as_ref()?, &of(object).body);
         let number = |path| at(body, path).and_then(Value::as_i64).unwrap_or(0) as i32;
         let selector = paths.selector.as_ref().and_then(|path| at(body, path)).and_then(Value::as_str);
         Some(Scale {
@@ -404,7 +404,7 @@ impl ErasedKind for CustomKind {
         else {
             return;
         };
-        let mut map = &mut self.of_mut(object).body;
+        let mut map = &mut of_mut(object).body;
         for name in parents {
             let next = map.entry(name.clone()).or_insert_with(|| json!({}));
             let Value::Object(next) = next else { return };

@@ -70,41 +70,39 @@ impl JsonPath {
 
     /// The first value that the path leads to.
     pub fn first<'a>(&self, value: &'a Value) -> Option<&'a Value> {
-        self.find(value, &self.0)
+        find(value, &self.0)
     }
 
     /// The names that the path consists of, where it consists of names alone.
     pub fn fields(&self) -> Option<Vec<&str>> {
-        let name = |step| match step {
-            &Step::Field(ref name) => Some(name.as_str()),
-            _ => None,
-        };
+        fn name(step: &Step) -> Option<&str> {
+            match step {
+                Step::Field(name) => Some(name),
+                _ => None,
+            }
+        }
         self.0.iter().map(name).collect()
     }
+}
 
-    fn find<'a>(&self, value: &'a Value, steps: &[Step]) -> Option<&'a Value> {
-        let Some((step, rest)) = steps.split_first() else { return Some(value) };
-        let every = |choose: &dyn Fn(&Value) -> bool| match value {
-            Value::Array(items) => {
-                items.iter().filter(|item| choose(item)).find_map(|item| self.find(item, rest))
-            }
-            Value::Object(map) => {
-                map.values().filter(|item| choose(item)).find_map(|item| self.find(item, rest))
-            }
-            _ => None,
-        };
-        match step {
-            Step::Field(name) => self.find(value.get(name)?, rest),
-            Step::Index(index) => {
-                let items = value.as_array()?;
-                let index = if *index < 0 { items.len() as i64 + index } else { *index };
-                self.find(items.get(usize::try_from(index).ok()?)?, rest)
-            }
-            Step::Every => every(&|_| true),
-            Step::Has(path) => every(&|item| path.first(item).is_some()),
-            Step::Where(path, comparison, literal) => {
-                every(&|item| path.first(item).is_some_and(|found| compare(found, *comparison, literal)))
-            }
+fn find<'a>(value: &'a Value, steps: &[Step]) -> Option<&'a Value> {
+    let Some((step, rest)) = steps.split_first() else { return Some(value) };
+    let every = |choose: &dyn Fn(&Value) -> bool| match value {
+        Value::Array(items) => items.iter().filter(|item| choose(item)).find_map(|item| find(item, rest)),
+        Value::Object(map) => map.values().filter(|item| choose(item)).find_map(|item| find(item, rest)),
+        _ => None,
+    };
+    match step {
+        Step::Field(name) => find(value.get(name)?, rest),
+        Step::Index(index) => {
+            let items = value.as_array()?;
+            let index = if *index < 0 { items.len() as i64 + index } else { *index };
+            find(items.get(usize::try_from(index).ok()?)?, rest)
+        }
+        Step::Every => every(&|_| true),
+        Step::Has(path) => every(&|item| path.first(item).is_some()),
+        Step::Where(path, comparison, literal) => {
+            every(&|item| path.first(item).is_some_and(|found| compare(found, *comparison, literal)))
         }
     }
 }

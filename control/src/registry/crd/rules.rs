@@ -320,10 +320,10 @@ impl Rule {
         let path = suffix.map_or_else(|| path.clone(), |suffix| path.child(suffix));
         match self.of.reason.as_deref() {
             Some("FieldValueForbidden") => {
-                run.push(FieldErrorKind::Forbidden, &path, format!("Forbidden: {detail}"))
+                run.push(FieldErrorKind::Forbidden, &path, format!("Forbidden: {detail}"));
             }
             Some("FieldValueRequired") => {
-                run.push(FieldErrorKind::Required, &path, format!("Required value: {detail}"))
+                run.push(FieldErrorKind::Required, &path, format!("Required value: {detail}"));
             }
             Some("FieldValueDuplicate") => {
                 let message = format!("Duplicate value: \"{}\"", shown_type(schema));
@@ -397,7 +397,7 @@ fn one(
     } else {
         match Program::compile(&rule.rule, &variables) {
             Err(error) => {
-                errors.invalid(&path.child("rule"), shown(), &format!("compilation failed: {error}"))
+                errors.invalid(&path.child("rule"), shown(), &format!("compilation failed: {error}"));
             }
             Ok(program) => {
                 if !program.result().fits(&Type::Bool) {
@@ -432,7 +432,7 @@ fn one(
         let path = path.child("messageExpression");
         match Program::compile(expression, &variables) {
             Err(error) => {
-                errors.invalid(&path, shown(), &format!("messageExpression compilation failed: {error}"))
+                errors.invalid(&path, shown(), &format!("messageExpression compilation failed: {error}"));
             }
             Ok(program) if !program.result().fits(&Type::String) => {
                 errors.invalid(&path, shown(), "messageExpression must evaluate to a string");

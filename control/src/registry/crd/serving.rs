@@ -118,7 +118,9 @@ impl Serving {
             }
             self.registry.serve(kinds);
             let now = self.registry.store().snapshot().revision();
-            fresh.iter().for_each(|kind| kind.begin(now));
+            for kind in &fresh {
+                kind.begin(now);
+            }
         }
         view.revision()
     }

@@ -15,12 +15,35 @@ pub fn apply_json(document: &mut Value, patch: &Value) -> Result<(), PatchError>
     }
     let patch: Patch =
         serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
-    json_patch::patch(document, &patch).map_err(|error| {
-        let operation = patch.0.get(error.operation);
-        PatchError::DoesNotApply(
-            operation.map_or_else(|| error.to_string(), |operation| explain(operation, &error.kind)),
-        )
-    })
+    let explained = |operation: Option<&PatchOperation>, error: &json_patch::PatchError| {
+        let text = operation.map_or_else(|| error.to_string(), |operation| explain(operation, &error.kind));
+        PatchError::DoesNotApply(text)
+    };
+    if !patch.0.iter().any(tests_for_absence) {
+        return json_patch::patch(document, &patch)
+            .map_err(|error| explained(patch.0.get(error.operation), &error));
+    }
+    let mut result = document.clone();
+    for operation in patch.0 {
+        if tests_for_absence(&operation) && is_absent(&result, operation.path().as_str()) {
+            continue;
+        }
+        let one = Patch(vec![operation]);
+        json_patch::patch(&mut result, &one).map_err(|error| explained(one.0.first(), &error))?;
+    }
+    *document = result;
+    Ok(())
+}
+
+/// Clients that expect nothing at a path (finalizers, owners) test for null, which is more than the RFC allows.
+fn tests_for_absence(operation: &PatchOperation) -> bool {
+    matches!(operation, PatchOperation::Test(test) if test.value.is_null())
+}
+
+/// Whether an object has no such member.
+fn is_absent(document: &Value, path: &str) -> bool {
+    let parent = path.rsplit_once('/').and_then(|(parent, _)| document.pointer(parent));
+    parent.is_some_and(Value::is_object) && document.pointer(path).is_none()
 }
 
 /// Applies a merge patch: objects are merged, `null` deletes, everything else replaces.
@@ -71,6 +94,18 @@ mod tests {
         let mut document = json!({"metadata": {"name": "a", "labels": {"x/y": "1"}}, "list": [1, 2]});
         let result = apply_json(&mut document, &patch).map(|()| document).map_err(|error| error.to_string());
         assert_eq!(result, expected.map_err(String::from), "{patch}");
+    }
+
+    #[test]
+    fn nothing_can_be_tested_for() {
+        let add = json!({"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]});
+        let test = json!({"op": "test", "path": "/metadata/finalizers", "value": null});
+        let expected =
+            json!({"metadata": {"name": "a", "labels": {"x/y": "1"}, "finalizers": ["a/b"]}, "list": [1, 2]});
+        check(json!([test, add]), Ok(expected));
+        check(json!([add, test]), Err("testing value /metadata/finalizers failed: test failed"));
+        let deep = json!([{"op": "test", "path": "/spec/deep", "value": null}]);
+        check(deep, Err("testing path /spec/deep failed: missing value"));
     }
 
     #[test]

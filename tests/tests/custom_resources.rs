@@ -390,6 +390,7 @@ spec:
 )]
 struct WidgetSpec {
     parts: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     permit: Option<String>,
 }
 

@@ -25,6 +25,7 @@ case ${1:-build} in
     ;;
   bench)
     need wrk wrk
+    need etcd etcd-server
     ;;
 esac
 [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"

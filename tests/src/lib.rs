@@ -5,6 +5,7 @@
 
 pub mod bench;
 mod cluster;
+pub mod etcd;
 mod guest;
 mod kubectl;
 pub mod raw_client;

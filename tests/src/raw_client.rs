@@ -88,10 +88,10 @@ impl Connection {
         self.sender.send_request(request).await.expect("an answer")
     }
 
-    /// Sends, reads the whole answer, and answers its status and size.
-    pub async fn call(&mut self, method: &str, path: &str, content_type: &str, body: Bytes) -> (u16, usize) {
+    /// Sends, reads the whole answer, and answers its status and body.
+    pub async fn read(&mut self, method: &str, path: &str, content_type: &str, body: Bytes) -> (u16, Bytes) {
         let response = self.send(method, path, content_type, body).await;
         let status = response.status().as_u16();
-        (status, response.into_body().collect().await.expect("a body").to_bytes().len())
+        (status, response.into_body().collect().await.expect("a body").to_bytes())
     }
 }

@@ -324,7 +324,7 @@ async fn a_body_over_the_limit_is_refused_with_a_status() {
     let mut connection = Target::from_kubeconfig(&cluster.kubeconfig()).connect().await;
     let body = bytes::Bytes::from(vec![b' '; 4 << 20]);
     let path = "/api/v1/namespaces/default/configmaps";
-    let (status, _) = connection.call("POST", path, "application/json", body).await;
+    let (status, _) = connection.read("POST", path, "application/json", body).await;
     assert_eq!(status, 413);
     create_large(&cluster.kubectl(), "small", 900).ok();
 }

@@ -123,8 +123,8 @@ def parse_package(repo, folder, package):
 
 
 parse_package(MACHINERY, "pkg/apis/meta/v1", META)
-for group in GROUPS:
-    parse_package(API, f"{group}/v1", f"k8s.io/api/{group}/v1")
+for package in [f"{group}/v1" for group in GROUPS] + ["autoscaling/v2"]:
+    parse_package(API, package, f"k8s.io/api/{package}")
 parse_package(AGGREGATOR, "pkg/apis/apiregistration/v1", "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1")
 
 kinds = [name for name, fields in structs.items() if any(json == "metadata" for _, json, *_ in fields)]

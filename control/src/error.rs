@@ -60,6 +60,9 @@ pub enum ApiError {
     NotYetThere { asked: u64, current: u64 },
     #[error("{message}")]
     TooManyRequests { message: String, retry_after: Duration },
+    /// A disruption budget keeps a pod from being evicted now.
+    #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
+    EvictionRefused { why: String, retry_after: Option<Duration> },
     #[error("{0}")]
     Unavailable(String),
     #[error("Timeout: no answer in time; the write may still complete")]
@@ -84,7 +87,7 @@ impl ApiError {
             Self::TooLarge { .. } => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::Invalid { .. } | Self::PatchFailed(_) => 422,
-            Self::TooManyRequests { .. } => 429,
+            Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => 429,
             Self::Internal(_) => 500,
             Self::Unavailable(_) => 503,
             Self::OutcomeUnknown | Self::NotYetThere { .. } => 504,
@@ -106,7 +109,7 @@ impl ApiError {
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Self::Invalid { .. } | Self::PatchFailed(_) => "Invalid",
-            Self::TooManyRequests { .. } => "TooManyRequests",
+            Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => "TooManyRequests",
             Self::Internal(_) => "InternalError",
             Self::Unavailable(_) => "ServiceUnavailable",
             Self::OutcomeUnknown | Self::NotYetThere { .. } => "Timeout",
@@ -143,6 +146,15 @@ impl ApiError {
             }
             Self::TooManyRequests { retry_after, .. } => Some(StatusDetails {
                 retry_after_seconds: Some(retry_after.as_secs() as i32),
+                ..StatusDetails::default()
+            }),
+            Self::EvictionRefused { why, retry_after } => Some(StatusDetails {
+                causes: Some(vec![StatusCause {
+                    reason: Some("DisruptionBudget".into()),
+                    message: Some(why.clone()),
+                    field: None,
+                }]),
+                retry_after_seconds: retry_after.map(|after| after.as_secs() as i32),
                 ..StatusDetails::default()
             }),
             Self::NotYetThere { .. } => Some(StatusDetails {

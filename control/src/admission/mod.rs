@@ -1,11 +1,12 @@
 //! What is added to, or refused of, a write beyond the rules of its kind.
 //!
 //! Built in: namespaces must exist and live (`lifecycle`), pods get their service account, default tolerations and
-//! priority (`pods`), roles give no more than their writer holds (`rbac`). Not here yet: limit ranges, quotas, webhooks,
+//! priority (`pods`, `priority`), roles give no more than their writer holds (`rbac`). Not here yet: limit ranges, quotas, webhooks,
 //! policies.
 
 mod lifecycle;
 mod pods;
+mod priority;
 mod rbac;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ impl Admission {
     ) -> Result<(), ApiError> {
         lifecycle::admit(store, call, object)?;
         rbac::admit(store, &self.authorizer, call, object, None)?;
+        priority::of_class(store, call, object)?;
         if let Some(pod) = object.get_mut::<Pod>() {
             pods::admit_create(store, call, pod).await?;
         }
@@ -51,6 +53,7 @@ impl Admission {
         old: &dyn AnyObject,
     ) -> Result<(), ApiError> {
         rbac::admit(store, &self.authorizer, call, new, Some(old))?;
+        priority::of_class(store, call, new)?;
         if let Some(pod) = new.get_mut::<Pod>() {
             pods::add_default_tolerations(pod);
         }

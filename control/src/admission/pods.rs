@@ -1,4 +1,4 @@
-//! What every pod gets: a service account, a priority, and tolerations for nodes in trouble.
+//! What every pod gets: a service account, a priority (see `priority`), and tolerations for nodes in trouble.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ pub(super) async fn admit_create(store: &Store, call: &Call<'_>, pod: &mut Pod) 
         }
     }
     add_default_tolerations(pod);
-    add_priority(pod.spec.get_or_insert_default());
-    Ok(())
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    super::priority::of_pod(store, call, &name, pod.spec.get_or_insert_default())
 }
 
 /// The account's name, `default` where none is asked for; both of its fields say it.
@@ -88,16 +88,6 @@ pub(super) fn add_default_tolerations(pod: &mut Pod) {
             });
         }
     }
-}
-
-fn add_priority(spec: &mut PodSpec) {
-    let value = match spec.priority_class_name.as_deref() {
-        Some("system-node-critical") => 2_000_001_000,
-        Some("system-cluster-critical") => 2_000_000_000,
-        _ => 0,
-    };
-    spec.priority.get_or_insert(value);
-    spec.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
 }
 
 #[cfg(test)]

@@ -186,12 +186,22 @@ pub async fn list(
     let page = Page::read(&view, &filter, &options, served);
     served.kind.prepare(&page.entries).await.map_err(ApiError::Internal)?;
     let metadata = page.metadata();
+    answer(served, form, page.entries, metadata)
+}
+
+/// The list of `entries` in the form that the client wants.
+pub fn answer(
+    served: &Served,
+    form: Form,
+    entries: Vec<Arc<Entry>>,
+    metadata: Value,
+) -> Result<Body, ApiError> {
     match form {
         Form::Plain => {
             let list_kind = &served.list_kind;
             let is_as_stored = |entry: &Arc<Entry>| served.kind.is_served_as_stored(entry);
-            let converts = served.conversion.is_some() || !page.entries.iter().all(is_as_stored);
-            let items = page.entries.into_iter();
+            let converts = served.conversion.is_some() || !entries.iter().all(is_as_stored);
+            let items = entries.into_iter();
             if converts {
                 let items: Result<Vec<_>, _> = items.map(|entry| form::plain(served, &entry)).collect();
                 return Ok(join(list_kind, &served.api_version, &metadata, items?.into_iter()));
@@ -200,13 +210,13 @@ pub async fn list(
         }
         Form::Metadata { version } => {
             let (kind, api_version) = form::metadata_list_type(version);
-            let items = page.entries.into_iter().map(move |entry| form::metadata(version, &entry));
+            let items = entries.into_iter().map(move |entry| form::metadata(version, &entry));
             Ok(join(kind, api_version, &metadata, items))
         }
         Form::Table { version, include } => {
             let now = Timestamp::now();
             let rows: Result<Vec<_>, _> =
-                page.entries.iter().map(|entry| form::row(served, entry, include, version, now)).collect();
+                entries.iter().map(|entry| form::row(served, entry, include, version, now)).collect();
             Ok(form::table(version, metadata, Some(form::columns(served)), &rows?).into())
         }
     }

@@ -5,6 +5,7 @@
 //! and TLS (`plane`), who may do what (`auth`), what a kind is (`registry`).
 
 mod body;
+mod computed;
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
 mod form; // As they are, as a table, metadata only.

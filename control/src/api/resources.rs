@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 
 use super::{
     body::{self, Body},
+    computed,
     form::{self, Form},
     handler::{ContentType, Exchange, add_warnings, json_response, success},
     list, logs,
     metrics::RequestKind,
     query::Query,
-    reviews, tokens, watch,
+    tokens, watch,
 };
 use crate::{
     ApiError,
@@ -62,7 +63,7 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let name = name.unwrap_or(attributes.name);
     exchange.state.registry.authorize(&user, &Attributes { name, field_selector, ..attributes })?;
     match place.subresource.as_str() {
-        "" if !served.is_stored() && served.conversion.is_none() => reviews::answer(exchange, &call).await,
+        "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,
         "" => whole(exchange, &place, &call, verb).await,
         "status" => part(exchange, &call, Part::Status, verb).await,
         "finalize" => part(exchange, &call, Part::Finalize, verb).await,
@@ -313,9 +314,14 @@ async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>,
     let json = exchange.read_json().await?;
     let binding = decode_as("Binding", &json)?;
     registry.bind(call, &binding).await?;
+    Ok(created())
+}
+
+/// The answer to something that was done and has no object to show.
+pub(super) fn created() -> Response<Body> {
     let status =
         json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-    Ok(json_response(StatusCode::CREATED, form::to_bytes(&status)))
+    json_response(StatusCode::CREATED, form::to_bytes(&status))
 }
 
 #[derive(Deserialize)]
@@ -344,13 +350,11 @@ async fn evict(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>
     let options = eviction.delete_options.unwrap_or_default();
     let dry_run = call.dry_run || is_dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
     let call = Call { dry_run, ..*call };
-    registry.delete(&call, &options.into()).await?;
-    let status =
-        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-    Ok(json_response(StatusCode::CREATED, form::to_bytes(&status)))
+    registry.evict(&call, &options.into()).await?;
+    Ok(created())
 }
 
-fn decode_as<T: serde::de::DeserializeOwned>(kind: &str, json: &[u8]) -> Result<T, ApiError> {
+pub(super) fn decode_as<T: serde::de::DeserializeOwned>(kind: &str, json: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(json).map_err(|error| {
         ApiError::BadRequest(format!("{kind} in version \"v1\" cannot be handled as a {kind}: {error}"))
     })

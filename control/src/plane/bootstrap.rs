@@ -12,6 +12,7 @@ use k8s_openapi::{
         },
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice},
         networking::v1::{ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus},
+        scheduling::v1::PriorityClass,
     },
     apimachinery::pkg::{
         apis::meta::v1::{Condition, ObjectMeta, Time},
@@ -23,7 +24,7 @@ use naru_model::Object;
 
 use crate::{
     ApiClient, ApiError, ClusterSettings,
-    registry::{flowcontrol, networking::DEFAULT_SERVICE_CIDR},
+    registry::{flowcontrol, networking::DEFAULT_SERVICE_CIDR, priorityclass::SYSTEM_CLASSES},
     store::Key,
 };
 
@@ -46,6 +47,15 @@ pub(super) async fn write(
     )
     .await?;
     create_all(client, "flowschemas.flowcontrol.apiserver.k8s.io", flowcontrol::flow_schemas()).await?;
+    for (name, value, description) in SYSTEM_CLASSES {
+        let class = PriorityClass {
+            metadata: metadata("", name),
+            value: Some(value),
+            description: Some(description.into()),
+            ..PriorityClass::default()
+        };
+        create_if_absent(client, "priorityclasses.scheduling.k8s.io", &class).await?;
+    }
     create_if_absent(client, "services", &kubernetes_service(settings)).await?;
     create_or_update(client, "endpoints", &kubernetes_endpoints(address)).await?;
     create_or_update(client, "endpointslices.discovery.k8s.io", &kubernetes_slice(address)).await?;

@@ -56,7 +56,8 @@ pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Resu
             let value: Value =
                 serde_json::from_slice(json).map_err(|error| unreadable(served, json, &error))?;
             check_type(served, &value)?;
-            served.kind.decode_value((conversion.to_stored)(value), &mut unknown)
+            (conversion.to_stored)(value, &mut unknown)
+                .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
         }
     };
     let object = result.map_err(|error| unreadable(served, json, &error))?;
@@ -75,14 +76,13 @@ pub fn patched(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     check_type(served, &value)?;
-    let value = match served.conversion {
-        None => value,
-        Some(conversion) => (conversion.to_stored)(value),
-    };
     let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
-    let object = served
-        .kind
-        .decode_value(value, &mut unknown)
+    let stored = match served.conversion {
+        None => Ok(value),
+        Some(conversion) => (conversion.to_stored)(value, &mut unknown),
+    };
+    let object = stored
+        .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
         .map_err(|error| invalid_patch(&shown, &error.to_string()))?;
     Ok((object, judge(problems, validation, |why| invalid_patch(&shown, why))?))
 }

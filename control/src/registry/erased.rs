@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use naru_model::{Object, ResourceInfo, validation::FieldErrors};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
@@ -176,7 +177,7 @@ impl<K: Kind> ErasedKind for Erase<K> {
         value: Value,
         unknown: OnUnknown<'_>,
     ) -> Result<Box<dyn AnyObject>, serde_json::Error> {
-        let object: K::Object = serde_ignored::deserialize(value, |path| unknown(field_path(&path)))?;
+        let object: K::Object = decode_known(value, unknown)?;
         Ok(Box::new(object))
     }
 
@@ -277,6 +278,14 @@ impl<K: Kind> ErasedKind for Erase<K> {
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32) {
         self.0.set_scale(of_mut(object), replicas);
     }
+}
+
+/// Decodes a value of a type that is not the stored one.
+pub(super) fn decode_known<T: DeserializeOwned>(
+    value: Value,
+    unknown: OnUnknown<'_>,
+) -> Result<T, serde_json::Error> {
+    serde_ignored::deserialize(value, |path| unknown(field_path(&path)))
 }
 
 /// `spec.containers[0].imagee`, as Kubernetes writes the place of a field.

@@ -2,7 +2,7 @@
 //! in which some fields are called otherwise.
 
 use k8s_openapi::{
-    api::core::v1::Event,
+    api::{core::v1::Event, events},
     apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
     jiff::Timestamp,
 };
@@ -21,7 +21,11 @@ static RESOURCE: ResourceInfo = text::core_resource("Event", "events", "event", 
 pub(super) static EVENTS_V1: ResourceInfo =
     ResourceInfo { group: "events.k8s.io", ..text::core_resource("Event", "events", "event", &["ev"]) };
 
-pub(super) const AS_EVENTS_V1: Conversion = Conversion { to_stored: event_to_core, to_served: event_to_v1 };
+pub(super) const AS_EVENTS_V1: Conversion = Conversion {
+    to_stored: |value, _| Ok(event_to_core(value)),
+    to_served: event_to_v1,
+    add_schema: |generator| drop(generator.subschema_for::<events::v1::Event>()),
+};
 
 const COLUMNS: &[Column] = &[
     text::column(

@@ -6,10 +6,12 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, configmap, controllerrevision, crd, cronjob, daemonset, deployment, endpoints, endpointslice,
-    erased::{Erase, ErasedKind},
-    event, job, lease, namespace, node, persistentvolume, persistentvolumeclaim, pod, podtemplate, rbac,
-    replicaset, replicationcontroller, reviews, secret, service, serviceaccount, statefulset,
+    Kind, autoscaler, configmap, controllerrevision, crd, cronjob, daemonset, deployment, disruptionbudget,
+    endpoints, endpointslice,
+    erased::{Erase, ErasedKind, OnUnknown},
+    event, job, lease, limitrange, namespace, node, persistentvolume, persistentvolumeclaim, pod,
+    podtemplate, priorityclass, rbac, replicaset, replicationcontroller, resourcequota, reviews,
+    runtimeclass, secret, service, serviceaccount, statefulset, virtuals,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -29,13 +31,18 @@ pub struct Served {
     /// `DeploymentList`
     pub list_kind: String,
     pub conversion: Option<Conversion>,
+    /// Whether there is nothing in the store: `api::computed` answers.
+    pub is_virtual: bool,
 }
 
 /// How a view's objects become those of the stored kind, and back.
 #[derive(Clone, Copy)]
 pub struct Conversion {
-    pub to_stored: fn(Value) -> Value,
+    /// Told of fields that the served version does not know; what it leaves in place, the stored kind judges.
+    pub to_stored: fn(Value, OnUnknown<'_>) -> Result<Value, serde_json::Error>,
     pub to_served: fn(Value) -> Value,
+    /// As [`ErasedKind::add_schema`], of the served type.
+    pub add_schema: fn(&mut schemars::SchemaGenerator),
 }
 
 impl Served {
@@ -55,12 +62,13 @@ impl Served {
             storage,
             list_kind: format!("{}List", info.kind),
             conversion,
+            is_virtual: false,
         }
     }
 
-    /// Whether objects are kept under this very name: not of a view, nor of what is only answered.
+    /// Whether objects lie in the store in this very form.
     pub fn is_stored(&self) -> bool {
-        self.conversion.is_none() && self.info.verbs.contains(&"get")
+        self.conversion.is_none() && !self.is_virtual
     }
 
     /// A resource that a definition made.
@@ -98,6 +106,10 @@ impl Kinds {
         kinds.add(replicationcontroller::ReplicationControllers);
         kinds.add(persistentvolume::PersistentVolumes);
         kinds.add(persistentvolumeclaim::PersistentVolumeClaims);
+        kinds.add(resourcequota::ResourceQuotas);
+        kinds.add(limitrange::LimitRanges);
+        kinds.add_virtual(virtuals::ComponentStatuses);
+        kinds.add_virtual(virtuals::Bindings);
         kinds.add(event::Events);
         kinds.add_view(&event::EVENTS_V1, "events", event::AS_EVENTS_V1);
         kinds.add(deployment::Deployments);
@@ -106,6 +118,11 @@ impl Kinds {
         kinds.add(daemonset::DaemonSets);
         kinds.add(job::Jobs);
         kinds.add(cronjob::CronJobs);
+        kinds.add(autoscaler::HorizontalPodAutoscalers);
+        kinds.add_view(&autoscaler::V1, "horizontalpodautoscalers.autoscaling", autoscaler::AS_V1);
+        kinds.add(disruptionbudget::PodDisruptionBudgets);
+        kinds.add(priorityclass::PriorityClasses);
+        kinds.add(runtimeclass::RuntimeClasses);
         kinds.add(controllerrevision::ControllerRevisions);
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);
@@ -113,12 +130,12 @@ impl Kinds {
         kinds.add(rbac::RoleBindings);
         kinds.add(rbac::ClusterRoles);
         kinds.add(rbac::ClusterRoleBindings);
-        kinds.add(reviews::TokenReviews);
-        kinds.add(reviews::SelfSubjectReviews);
-        kinds.add(reviews::SubjectAccessReviews);
-        kinds.add(reviews::LocalSubjectAccessReviews);
-        kinds.add(reviews::SelfSubjectAccessReviews);
-        kinds.add(reviews::SelfSubjectRulesReviews);
+        kinds.add_virtual(reviews::TokenReviews);
+        kinds.add_virtual(reviews::SelfSubjectReviews);
+        kinds.add_virtual(reviews::SubjectAccessReviews);
+        kinds.add_virtual(reviews::LocalSubjectAccessReviews);
+        kinds.add_virtual(reviews::SelfSubjectAccessReviews);
+        kinds.add_virtual(reviews::SelfSubjectRulesReviews);
         super::networking::add(&mut kinds);
         super::storage::add(&mut kinds);
         super::admissionregistration::add(&mut kinds);
@@ -134,7 +151,14 @@ impl Kinds {
         self.insert(Arc::new(Served::new(erased.resource(), erased, None)));
     }
 
-    /// Serves the objects of `kind`, which was added before, under another name and in another shape.
+    /// Serves `kind`, of which nothing is stored.
+    pub fn add_virtual<K: Kind>(&mut self, kind: K) {
+        let erased: Arc<dyn ErasedKind> = Arc::new(Erase(kind));
+        self.insert(Arc::new(Served { is_virtual: true, ..Served::new(erased.resource(), erased, None) }));
+    }
+
+    /// Serves the objects of `kind`, which was added before, under another name, or in another version, and in
+    /// another shape.
     pub fn add_view(&mut self, info: &'static ResourceInfo, of: &str, conversion: Conversion) {
         let kind = self.by_name[of].kind.clone();
         self.insert(Arc::new(Served::new(info, kind, Some(conversion))));
@@ -154,7 +178,10 @@ impl Kinds {
         if let Some(previous) = previous {
             self.all.retain(|other| !Arc::ptr_eq(other, &previous));
         }
-        self.by_name.insert(served.qualified.clone(), served.clone());
+        // A version of a resource that is stored in another has no name of its own.
+        if served.conversion.is_none() || !self.by_name.contains_key(&served.qualified) {
+            self.by_name.insert(served.qualified.clone(), served.clone());
+        }
         self.all.push(served);
     }
 

@@ -7,6 +7,7 @@
 mod admissionregistration;
 pub mod allocation;
 mod apiservice;
+pub mod autoscaler;
 pub mod configmap;
 pub mod controllerrevision;
 pub mod crd;
@@ -15,15 +16,18 @@ pub mod daemonset;
 pub mod decode;
 mod delete;
 pub mod deployment;
+pub mod disruptionbudget;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod erased;
 pub mod event;
+mod eviction;
 pub mod flowcontrol;
 pub mod job;
 pub mod kind;
 mod kinds;
 pub mod lease;
+pub mod limitrange;
 pub mod namespace;
 pub mod networking;
 pub mod node;
@@ -34,10 +38,13 @@ pub mod persistentvolumeclaim;
 pub mod pod;
 pub mod podspec;
 pub mod podtemplate;
+pub mod priorityclass;
 pub mod rbac;
 pub mod replicaset;
 pub mod replicationcontroller;
+pub mod resourcequota;
 pub mod reviews;
+pub mod runtimeclass;
 pub mod secret;
 pub mod service;
 pub mod serviceaccount;
@@ -49,6 +56,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod text; // Table cells that kinds share.
+pub mod virtuals;
 mod webhook_client; // Where webhooks are called.
 mod workload; // Pod templates, and selectors that fit them.
 

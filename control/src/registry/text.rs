@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::{
     api::resource::Quantity,
-    apis::meta::v1::{LabelSelector, ObjectMeta},
+    apis::meta::v1::{LabelSelector, ObjectMeta, Time},
 };
 use k8s_openapi::jiff::Timestamp;
 use naru_model::{ResourceInfo, resource::ALL_VERBS};
@@ -27,6 +27,9 @@ pub const AGE: Column = Column {
     priority: 0,
     description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 };
+
+/// The one column that kinds without a table of their own have beside their name.
+pub const CREATED_AT: Column = Column { name: "Created At", kind: "date", ..AGE };
 
 /// Wide columns of what has a pod template.
 pub const CONTAINERS: Column = column("Containers", "string", 1, "Names of each container in the template.");
@@ -60,6 +63,13 @@ pub fn name(meta: &ObjectMeta) -> Value {
 /// The cell of [`AGE`].
 pub fn age(meta: &ObjectMeta, now: Timestamp) -> Value {
     super::kind::age(meta.creation_timestamp.as_ref(), now).into()
+}
+
+/// The cell of [`CREATED_AT`].
+pub fn created_at(meta: &ObjectMeta) -> Value {
+    let time =
+        meta.creation_timestamp.as_ref().map(|Time(time)| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    time.unwrap_or_default().into()
 }
 
 pub fn or_none(text: &str) -> &str {

@@ -16,12 +16,16 @@ pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)>
         format!("{base}/{}", info.plural)
     };
     let item = format!("{collection}/{{name}}");
-    let mut paths = vec![
-        (collection, writer.item(&["list", "post", "deletecollection"], info.namespaced, false)),
-        (item.clone(), writer.item(&["get", "put", "patch", "delete"], info.namespaced, true)),
-    ];
+    let mut paths = Vec::new();
+    let mut add = |path: String, actions: &[&str], namespaced: bool, named: bool| {
+        if actions.iter().any(|action| writer.is_allowed(action)) {
+            paths.push((path, writer.item(actions, namespaced, named)));
+        }
+    };
+    add(collection, &["list", "post", "deletecollection"], info.namespaced, false);
+    add(item.clone(), &["get", "put", "patch", "delete"], info.namespaced, true);
     if info.namespaced {
-        paths.push((format!("{base}/{}", info.plural), writer.item(&["list"], false, false)));
+        add(format!("{base}/{}", info.plural), &["list"], false, false);
     }
     for subresource in info.subresources {
         let actions: &[&str] = match *subresource {

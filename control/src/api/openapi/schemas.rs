@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::{autoscaling, core, events, policy},
+    api::{autoscaling, core, policy},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status},
 };
 use naru_model::patch::merge_keys;
@@ -26,7 +26,9 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
     generator.subschema_for::<Status>();
     for resource in served {
         add_types(resource, &mut generator);
-        add_list(resource, dialect, &mut schemas);
+        if resource.info.verbs.contains(&"list") {
+            add_list(resource, dialect, &mut schemas);
+        }
     }
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>();
     schemas.append(&mut generator.take_definitions(true));
@@ -50,10 +52,7 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
 fn add_types(resource: &Served, generator: &mut SchemaGenerator) {
     match resource.conversion {
         None => resource.kind.add_schema(generator),
-        // The one view there is; its stored kind is the core Event.
-        Some(_) => {
-            generator.subschema_for::<events::v1::Event>();
-        }
+        Some(conversion) => (conversion.add_schema)(generator),
     }
     for subresource in resource.info.subresources {
         match *subresource {

@@ -40,8 +40,8 @@ pub(super) use affinity::node_selector;
 pub(super) use annotations::{annotation_updates, match_profiles, pod_annotations};
 pub(super) use claim_template::{access_modes, claim_spec};
 pub(super) use containers::protocol;
-pub(super) use resources::{canonical_quantities, resource_amount};
-pub(super) use scheduling::taint_effect;
+pub(super) use resources::{canonical_quantities, container_resource_name, resource_amount};
+pub(super) use scheduling::{taint_effect, tolerations};
 pub(super) use volumes::storage_source;
 
 /// Reads an optional list or text as an empty one: the API tells no difference.

@@ -50,7 +50,7 @@ fn is_huge_page(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
-fn allows_overcommit(name: &str) -> bool {
+pub(in crate::registry) fn allows_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -168,6 +168,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// A resource that a container may ask for.
+pub(in crate::registry) fn container_resource_name(name: &str, path: &Path, errors: &mut FieldErrors) {
+    resource_name(name, &Owner::Container, path, errors);
 }
 
 fn resource_name(name: &str, owner: &Owner, path: &Path, errors: &mut FieldErrors) {

@@ -1,0 +1,100 @@
+//! Resources that are not stored: worked out, or carried out, when asked for.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use k8s_openapi::{
+    api::core::v1::{Binding, ComponentCondition, ComponentStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::json;
+
+use super::{
+    body::Body,
+    form::Form,
+    handler::{Exchange, State, add_warnings, json_response},
+    list, resources, reviews,
+    select::Filter,
+};
+use crate::{
+    ApiError,
+    registry::{Call, Served},
+    store::{Draft, Entry, Key, Revision},
+};
+
+const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
+
+/// Answers a request for an object or the collection of a resource that is not stored.
+pub async fn answer(
+    exchange: Exchange<'_>,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    match (served.qualified.as_str(), verb) {
+        ("componentstatuses", _) => components(exchange, served, call, verb).await,
+        ("bindings", "create") => bind(exchange, call).await,
+        _ => reviews::answer(exchange, call).await,
+    }
+}
+
+/// A Binding in the collection names its pod itself.
+async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let registry = exchange.state.registry.clone();
+    let pods = registry.kinds().named("pods").ok_or(ApiError::NoSuchPath)?.clone();
+    let json = exchange.read_json().await?;
+    let binding: Binding = resources::decode_as("Binding", &json)?;
+    let name = binding.metadata.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        return Err(ApiError::BadRequest("name is required".into()));
+    }
+    registry.bind(&Call { served: &pods, name: &name, ..*call }, &binding).await?;
+    Ok(resources::created())
+}
+
+async fn components(
+    exchange: Exchange<'_>,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    let entries = entries(exchange.state).await?;
+    let body = if verb == "get" {
+        let entry =
+            entries.iter().find(|entry| entry.meta.name == call.name).ok_or_else(|| call.not_found())?;
+        form.object(served, entry)?.into()
+    } else {
+        let filter = Filter::new(served, call, &exchange.query)?;
+        let chosen = entries.into_iter().filter(|entry| filter.matches(entry)).collect();
+        list::answer(served, form, chosen, json!({}))?
+    };
+    let mut response = json_response(StatusCode::OK, body);
+    add_warnings(&mut response, &[DEPRECATED.into()]);
+    Ok(response)
+}
+
+/// The parts of this process, and its store, under the names that Kubernetes gives them.
+async fn entries(state: &State) -> Result<Vec<Arc<Entry>>, ApiError> {
+    let stopping = state.shutdown.is_cancelled().then(|| "the server is shutting down".to_owned());
+    let store = state.registry.store().read_index().await.err().map(|error| error.to_string());
+    let parts = [("controller-manager", stopping.clone()), ("scheduler", stopping), ("etcd-0", store)];
+    parts.into_iter().map(|(name, failure)| entry(name, failure)).collect()
+}
+
+fn entry(name: &str, failure: Option<String>) -> Result<Arc<Entry>, ApiError> {
+    let condition = ComponentCondition {
+        type_: "Healthy".into(),
+        status: if failure.is_none() { "True" } else { "False" }.into(),
+        message: failure.is_none().then(|| "ok".into()),
+        error: failure,
+    };
+    let object = ComponentStatus {
+        metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+        conditions: Some(vec![condition]),
+    };
+    let mut draft = Draft::new(&object).map_err(|error| ApiError::Internal(error.to_string()))?;
+    // What is not stored has no revision.
+    draft.revision_at = 0;
+    Ok(Arc::new(Entry::new(Key::new("componentstatuses", "", name), Revision(0), &draft)))
+}

@@ -142,6 +142,7 @@ impl Kinds {
         super::flowcontrol::add(&mut kinds);
         kinds.add(super::apiservice::ApiServices);
         kinds.add(crd::Definitions);
+        super::devices::add(&mut kinds);
         kinds
     }
 

@@ -17,6 +17,7 @@ pub mod decode;
 mod delete;
 pub mod deployment;
 pub mod disruptionbudget;
+mod devices;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod erased;

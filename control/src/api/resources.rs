@@ -67,6 +67,8 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         "" => whole(exchange, &place, &call, verb).await,
         "status" => part(exchange, &call, Part::Status, verb).await,
         "finalize" => part(exchange, &call, Part::Finalize, verb).await,
+        "ephemeralcontainers" => part(exchange, &call, Part::Spec("ephemeralcontainers"), verb).await,
+        "resize" => part(exchange, &call, Part::Spec("resize"), verb).await,
         "scale" => scale(exchange, &call, verb).await,
         "binding" if verb == "create" => bind(exchange, &call).await,
         "token" if verb == "create" => tokens::answer(exchange, &call).await,

@@ -116,6 +116,14 @@ pub trait ErasedKind: Send + Sync {
     fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors);
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors);
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors);
+    fn prepare_part_update(&self, part: &str, new: &mut dyn AnyObject, old: &dyn AnyObject);
+    fn validate_part_update(
+        &self,
+        part: &str,
+        new: &dyn AnyObject,
+        old: &dyn AnyObject,
+        errors: &mut FieldErrors,
+    );
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn is_spec_changed(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> bool;
     fn has_generation(&self) -> bool;
@@ -211,6 +219,18 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut FieldErrors) {
         self.0.validate_status_update(of(new), of(old), errors);
+    }
+    fn prepare_part_update(&self, part: &str, new: &mut dyn AnyObject, old: &dyn AnyObject) {
+        self.0.prepare_part_update(part, of_mut(new), of(old));
+    }
+    fn validate_part_update(
+        &self,
+        part: &str,
+        new: &dyn AnyObject,
+        old: &dyn AnyObject,
+        errors: &mut FieldErrors,
+    ) {
+        self.0.validate_part_update(part, of(new), of(old), errors);
     }
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
         self.0.warnings(of(object))

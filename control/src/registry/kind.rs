@@ -77,6 +77,18 @@ pub trait Kind: Send + Sync + 'static {
 
     fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
 
+    /// Carries over from `old` all but what an update of the subresource `part` may change of the spec.
+    fn prepare_part_update(&self, _part: &str, _new: &mut Self::Object, _old: &Self::Object) {}
+
+    fn validate_part_update(
+        &self,
+        _part: &str,
+        _new: &Self::Object,
+        _old: &Self::Object,
+        _errors: &mut FieldErrors,
+    ) {
+    }
+
     /// Texts for `Warning` headers.
     fn warnings(&self, _object: &Self::Object) -> Vec<String> {
         Vec::new()

@@ -69,6 +69,8 @@ pub enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// A part of the spec that a subresource of this name changes (`ephemeralcontainers`, `resize`).
+    Spec(&'static str),
 }
 
 /// What a write answers.
@@ -317,6 +319,19 @@ impl Registry {
                 kind.validate_status_update(&*object, &*old, &mut errors);
                 call.check(call.name, errors)?;
                 Vec::new()
+            }
+            Part::Spec(name) => {
+                carry_over(object.meta_mut(), old.meta());
+                kind.default(&mut *object);
+                kind.prepare_part_update(name, &mut *object, &*old);
+                let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
+                object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
+                self.0.admission.admit_update(self.store(), call, &mut *object, &*old)?;
+                let mut errors = FieldErrors::default();
+                kind.validate(&*object, &mut errors);
+                kind.validate_part_update(name, &*object, &*old, &mut errors);
+                call.check(call.name, errors)?;
+                kind.warnings(&*object)
             }
             Part::Finalize => {
                 carry_over(object.meta_mut(), old.meta());

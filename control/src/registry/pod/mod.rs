@@ -23,6 +23,7 @@ use super::{
 };
 
 mod columns;
+mod parts;
 mod status;
 mod update;
 
@@ -40,7 +41,7 @@ static RESOURCE: ResourceInfo = ResourceInfo {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    subresources: &["binding", "eviction", "log", "status"],
+    subresources: &["binding", parts::EPHEMERAL_CONTAINERS, "eviction", "log", parts::RESIZE, "status"],
     verbs: ALL_VERBS,
 };
 
@@ -103,6 +104,14 @@ impl Kind for Pods {
 
     fn validate_status_update(&self, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
         status::validate(new, old, errors);
+    }
+
+    fn prepare_part_update(&self, part: &str, new: &mut Pod, old: &Pod) {
+        parts::prepare(part, new, old);
+    }
+
+    fn validate_part_update(&self, part: &str, new: &Pod, old: &Pod, errors: &mut FieldErrors) {
+        parts::validate(part, new, old, errors);
     }
 
     fn is_spec_changed(&self, new: &Pod, old: &Pod) -> bool {

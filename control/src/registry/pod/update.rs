@@ -172,7 +172,7 @@ fn json(value: &impl serde::Serialize) -> Value {
 }
 
 /// The spec as Kubernetes compares it: a field that is empty is a field that is not there.
-fn essence(spec: &PodSpec) -> Value {
+pub(super) fn essence(spec: &PodSpec) -> Value {
     let mut value = json(spec);
     prune(&mut value);
     value
@@ -214,7 +214,7 @@ fn prune(value: &mut Value) -> bool {
 }
 
 /// One line per field that was removed (`-`) or added (`+`).
-fn differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
+pub(super) fn differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
             let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();

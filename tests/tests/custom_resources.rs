@@ -324,6 +324,15 @@ spec:
         assert!(refused.contains(text), "{text} is not in {refused}");
     }
 
+    let foreign = PROMETHEUSES.replace("monitoring.example.com", "monitoring.k8s.io");
+    let refused = kubectl.run_with(&["create", "-f", "-"], &foreign).refused();
+    assert!(
+        refused.contains(
+            "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have"
+        ),
+        "{refused}"
+    );
+
     // A name that is taken is not given twice.
     let rival = PROMETHEUSES
         .replace("prometheuses.monitoring.example.com}", "rivals.monitoring.example.com}")

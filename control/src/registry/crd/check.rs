@@ -18,6 +18,7 @@ const COLUMN_TYPES: [&str; 5] = ["integer", "number", "string", "boolean", "date
 const COLUMN_FORMATS: [&str; 11] =
     ["int32", "int64", "float", "double", "byte", "date", "date-time", "password", "", "name", "duration"];
 const MAX_SELECTABLE: usize = 8;
+const APPROVAL: &str = "api-approved.kubernetes.io";
 
 /// Everything about a definition but its metadata.
 pub fn definition(definition: &CustomResourceDefinition, errors: &mut FieldErrors) {
@@ -27,6 +28,7 @@ pub fn definition(definition: &CustomResourceDefinition, errors: &mut FieldError
         let detail = r#"must be spec.names.plural+"."+spec.group"#;
         errors.invalid(&Path::new("metadata").child("name"), name, detail);
     }
+    approval(definition, errors);
     let place = path.child("group");
     if spec.group.is_empty() {
         errors.required(&place, "");
@@ -49,6 +51,31 @@ pub fn definition(definition: &CustomResourceDefinition, errors: &mut FieldError
     well_formed_names(&spec.names, &path.child("names"), errors);
     if let Some(of) = &spec.conversion {
         conversion(of, &path.child("conversion"), errors);
+    }
+}
+
+/// Groups of the Kubernetes project are used by those who agreed with it.
+fn approval(definition: &CustomResourceDefinition, errors: &mut FieldErrors) {
+    let group = &definition.spec.group;
+    let is_protected = ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|domain| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    let annotations = definition.metadata.annotations.as_ref();
+    let approval = annotations.and_then(|annotations| annotations.get(APPROVAL)).map_or("", String::as_str);
+    if !is_protected || approval.starts_with("unapproved") || approval.starts_with("https://") {
+        return;
+    }
+    let path = Path::new("metadata").child("annotations").key(APPROVAL);
+    if approval.is_empty() {
+        let detail = format!(
+            "protected groups must have approval annotation {APPROVAL:?}, see https://github.com/kubernetes/enhancements/pull/1111"
+        );
+        errors.required(&path, &detail);
+    } else {
+        let detail = format!(
+            "protected groups must have approval annotation {APPROVAL:?} with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111"
+        );
+        errors.invalid(&path, approval, &detail);
     }
 }
 

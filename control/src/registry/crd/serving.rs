@@ -114,7 +114,11 @@ impl Serving {
             let mut names: Vec<&String> = self.known.keys().collect();
             names.sort();
             for name in names {
-                self.known[name].served.iter().for_each(|served| kinds.insert(served.clone()));
+                // What is built in is not replaced by what somebody defines.
+                let defined = self.known[name].served.iter();
+                let allowed =
+                    defined.filter(|of| !self.builtin.has_group_version(of.info.group, of.info.version));
+                allowed.for_each(|served| kinds.insert(served.clone()));
             }
             self.registry.serve(kinds);
             let now = self.registry.store().snapshot().revision();

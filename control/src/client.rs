@@ -191,6 +191,7 @@ impl ApiClient {
         let part = match subresource {
             "" => Part::Whole,
             "status" => Part::Status,
+            "approval" => Part::Approval,
             "finalize" => Part::Finalize,
             _ => return Err(ApiError::NoSuchPath),
         };

@@ -107,7 +107,7 @@ impl ControlPlane {
         let images = Arc::new(ImageLibrary::open(&settings.data_dir.join("images"))?);
         let acceptor = serve::acceptor(&pki).map_err(StartError::Tls)?;
 
-        let authorizer = Arc::new(Authorizer::default());
+        let authorizer = Arc::new(Authorizer::new(store.clone()));
         let registry =
             Registry::new(store.clone(), Kinds::builtin(), settings.cluster.clone(), authorizer.clone());
         let client = ApiClient::new(registry.clone(), "system:apiserver");
@@ -136,6 +136,7 @@ impl ControlPlane {
                 .unwrap_or(defaults.node_monitor_grace_period),
             root_ca: pki.authority().to_owned(),
             token_issuer: Some(issuer),
+            certificates: Some((pki.signer(), authorizer.clone())),
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
         tasks.push(rbac_follower);

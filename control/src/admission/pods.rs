@@ -1,72 +1,16 @@
-//! What every pod gets: a service account, a priority (see `priority`), and tolerations for nodes in trouble.
+//! What every pod gets: a priority (see `priority`), and tolerations for nodes in trouble.
 
-use std::time::Duration;
+use k8s_openapi::api::core::v1::{Pod, Toleration};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
-use tokio::time::{Instant, timeout_at};
-
-use crate::{
-    ApiError,
-    registry::Call,
-    store::{Key, Scope, Store},
-};
+use crate::{ApiError, registry::Call, store::Store};
 
 /// How long a pod may stay on a node that is not ready or cannot be reached.
 const TOLERATED_SECONDS: i64 = 300;
-/// How long a new namespace's `default` account is waited for: its controller is usually just behind.
-const ACCOUNT_PATIENCE: Duration = Duration::from_secs(1);
-const ACCOUNTS: &str = "serviceaccounts";
 
-pub(super) async fn admit_create(store: &Store, call: &Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
-    let is_mirror = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
-    if !is_mirror {
-        let spec = pod.spec.get_or_insert_default();
-        let account = name_account(spec);
-        if !has_account(store, call.namespace, &account).await {
-            return Err(ApiError::Refused {
-                resource: call.served.qualified.clone(),
-                name: pod.metadata.name.clone().unwrap_or_default(),
-                message: format!(
-                    "error looking up service account {}/{account}: serviceaccount \"{account}\" not found",
-                    call.namespace
-                ),
-                causes: Vec::new(),
-            });
-        }
-    }
+pub(super) fn admit_create(store: &Store, call: &Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
     add_default_tolerations(pod);
     let name = pod.metadata.name.clone().unwrap_or_default();
     super::priority::of_pod(store, call, &name, pod.spec.get_or_insert_default())
-}
-
-/// The account's name, `default` where none is asked for; both of its fields say it.
-fn name_account(spec: &mut PodSpec) -> String {
-    let asked = [&spec.service_account_name, &spec.service_account];
-    let asked = asked.into_iter().flatten().find(|name| !name.is_empty()).cloned();
-    let account = asked.unwrap_or_else(|| "default".into());
-    spec.service_account_name = Some(account.clone());
-    spec.service_account = Some(account.clone());
-    account
-}
-
-async fn has_account(store: &Store, namespace: &str, account: &str) -> bool {
-    let key = Key::new(ACCOUNTS, namespace, account);
-    let view = store.snapshot();
-    if view.get(&key).is_some() {
-        return true;
-    }
-    if account != "default" {
-        return false;
-    }
-    let scope =
-        Scope { resource: ACCOUNTS.into(), namespace: Some(namespace.into()), name: Some(account.into()) };
-    let Ok(mut watch) = store.watch(scope, view.revision()) else { return false };
-    let arrives = timeout_at(Instant::now() + ACCOUNT_PATIENCE, watch.next()).await;
-    matches!(arrives, Ok(Ok(_))) && store.snapshot().get(&key).is_some()
 }
 
 /// Pods stay for a while on a node in trouble, unless they say otherwise.
@@ -116,13 +60,5 @@ mod tests {
             ("node.kubernetes.io/not-ready".to_owned(), Some(300)),
         ];
         assert_eq!(keys(&pod), expected);
-    }
-
-    #[test]
-    fn both_names_of_the_account_agree() {
-        let mut spec = PodSpec { service_account: Some("builder".into()), ..PodSpec::default() };
-        assert_eq!(name_account(&mut spec), "builder");
-        assert_eq!(spec.service_account_name.as_deref(), Some("builder"));
-        assert_eq!(name_account(&mut PodSpec::default()), "default");
     }
 }

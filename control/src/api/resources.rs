@@ -66,6 +66,7 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,
         "" => whole(exchange, &place, &call, verb).await,
         "status" => part(exchange, &call, Part::Status, verb).await,
+        "approval" => part(exchange, &call, Part::Approval, verb).await,
         "finalize" => part(exchange, &call, Part::Finalize, verb).await,
         "ephemeralcontainers" => part(exchange, &call, Part::Spec("ephemeralcontainers"), verb).await,
         "resize" => part(exchange, &call, Part::Spec("resize"), verb).await,

@@ -50,6 +50,7 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
         Some(reference) => binding(call, reference, &view)?,
         None => Binding::default(),
     };
+    check_node(call, spec.bound_object_ref.as_ref(), &view)?;
     let issuer = state.authenticator.issuer();
     let audiences = spec.audiences.get_or_insert_default();
     if audiences.is_empty() {
@@ -80,6 +81,30 @@ fn check_seconds(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {
     }
     let kind = "TokenRequest.authentication.k8s.io".into();
     Err(ApiError::Invalid { kind, name: call.name.into(), errors: errors.0 })
+}
+
+/// A node's agent gets tokens for the pods that are bound to its node.
+fn check_node(
+    call: &Call<'_>,
+    reference: Option<&BoundObjectReference>,
+    view: &Snapshot,
+) -> Result<(), ApiError> {
+    let Some(node) = call.user.node() else { return Ok(()) };
+    let refuse = |message: &str| {
+        let (resource, name) = (call.served.qualified.clone(), call.name.into());
+        Err(ApiError::Refused { resource, name, message: message.into(), causes: Vec::new() })
+    };
+    let Some(reference) = reference.filter(|of| of.kind.as_deref() == Some("Pod")) else {
+        return refuse("node requested token not bound to a pod");
+    };
+    if reference.uid.as_deref().unwrap_or_default().is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let pod = bound::<Pod>("pods", call.namespace, reference, view)?;
+    if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(node) {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    Ok(())
 }
 
 fn binding(call: &Call<'_>, reference: &BoundObjectReference, view: &Snapshot) -> Result<Binding, ApiError> {

@@ -10,6 +10,7 @@ mod authenticator;
 mod node;
 pub mod pki;
 pub mod rbac;
+pub mod signing;
 mod tokens;
 mod user;
 
@@ -20,25 +21,36 @@ pub use authenticator::{AuthenticationSettings, Authenticator, Unauthenticated};
 pub use tokens::{Binding, OidcSettings, Order, Reference, TokenIssuer, bound_to_pod};
 pub use user::{ANONYMOUS, AUTHENTICATED, Extra, MASTERS, UNAUTHENTICATED, User, account_user};
 
-use crate::ApiError;
+use crate::{ApiError, store::Store};
 use rbac::Rbac;
 
 /// Decides who may do what.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Authorizer {
     pub rbac: Arc<Rbac>,
+    /// Where what nodes ask for is looked up.
+    store: Option<Store>,
 }
 
 impl Authorizer {
-    /// What a cluster begins with, over no store: for tests of the rooms above.
+    /// Knows no roles before `rbac` is given some.
+    pub fn new(store: Store) -> Self {
+        Self { store: Some(store), ..Self::default() }
+    }
+
+    /// With the roles that a cluster begins with, over no store: for tests of the rooms above.
     pub fn of_defaults() -> Self {
-        Self { rbac: Arc::new(Rbac::of_defaults()) }
+        Self { rbac: Arc::new(Rbac::of_defaults()), store: None }
     }
 
     pub fn is_allowed(&self, user: &User, attributes: &Attributes<'_>) -> bool {
         user.is_member(MASTERS)
-            || node::is_allowed(user, attributes)
+            || self.decide_for_node(user, attributes).is_some_and(|decision| decision.is_ok())
             || self.rbac.is_allowed(user, attributes)
+    }
+
+    fn decide_for_node(&self, user: &User, attributes: &Attributes<'_>) -> Option<Result<(), String>> {
+        node::decide(self.store.as_ref(), user, attributes)
     }
 
     /// # Errors
@@ -47,17 +59,24 @@ impl Authorizer {
         if self.is_allowed(user, attributes) {
             return Ok(());
         }
-        Err(refusal(user, attributes, &self.rbac.problems(user, attributes.namespace)))
+        Err(refusal(user, attributes, &self.problems(user, attributes)))
     }
 
     /// The decision, and what there is to say about it.
     pub fn explain(&self, user: &User, attributes: &Attributes<'_>) -> (bool, String) {
-        if user.is_member(MASTERS) || node::is_allowed(user, attributes) {
+        let node = self.decide_for_node(user, attributes);
+        if user.is_member(MASTERS) || node.is_some_and(|decision| decision.is_ok()) {
             return (true, String::new());
         }
         match self.rbac.why_allowed(user, attributes) {
             Some(why) => (true, why),
-            None => (false, self.rbac.problems(user, attributes.namespace)),
+            None => (false, self.problems(user, attributes)),
         }
+    }
+
+    fn problems(&self, user: &User, attributes: &Attributes<'_>) -> String {
+        let node = self.decide_for_node(user, attributes).and_then(Result::err).unwrap_or_default();
+        let rbac = self.rbac.problems(user, attributes.namespace);
+        [node, rbac].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }

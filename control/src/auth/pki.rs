@@ -1,13 +1,14 @@
 //! The cluster's certificates: one authority, the server's own, and those of its first clients.
 //!
 //! Everything lives in `DATA_DIR/pki`, keys readable by their owner only. What is missing, about to expire or not
-//! from this authority is issued again at start. Not here: signing requests of clients (`certificates.k8s.io`).
+//! from this authority is issued again at start.
 
 use std::{
     fs, io,
     net::IpAddr,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -18,6 +19,8 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::signing::Authority;
 
 const AUTHORITY_DAYS: i32 = 3650;
 const CLIENT_DAYS: i32 = 365;
@@ -44,7 +47,7 @@ pub struct Identity {
 
 /// The cluster's authority and the certificates that the control plane itself needs.
 pub struct Pki {
-    authority: Issuer<'static, KeyPair>,
+    authority: Arc<Issuer<'static, KeyPair>>,
     authority_pem: String,
     /// A client of group `system:masters`.
     pub admin: Identity,
@@ -68,7 +71,7 @@ impl Pki {
         let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key)
             .map_err(|why| PkiError::Damaged { path: folder.join("ca.crt"), why: why.to_string() })?;
         let mut pki = Self {
-            authority: issuer,
+            authority: Arc::new(issuer),
             authority_pem: authority.certificate,
             admin: Identity { certificate: String::new(), key: String::new() },
             kubelet_client: Identity { certificate: String::new(), key: String::new() },
@@ -84,6 +87,11 @@ impl Pki {
     /// The authority's certificate, PEM.
     pub fn authority(&self) -> &str {
         &self.authority_pem
+    }
+
+    /// The authority, for signing what others ask for.
+    pub fn signer(&self) -> Arc<Authority> {
+        Arc::new(Authority(self.authority.clone()))
     }
 
     /// A certificate for a client called `user`, member of `group`.
@@ -139,7 +147,7 @@ impl Pki {
         }];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &self.authority).map_err(failed)?;
+        let certificate = params.signed_by(&key, &*self.authority).map_err(failed)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 

@@ -7,6 +7,7 @@
 //! so that a restart, a failover and a retry are the same thing.
 
 mod accounts;
+mod certificates;
 mod cluster_roles;
 mod common;
 mod definitions;
@@ -29,7 +30,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiClient, auth::TokenIssuer};
+use crate::{
+    ApiClient,
+    auth::{Authorizer, TokenIssuer, signing::Authority},
+};
 use framework::{Controller, Hub, Runner, RunnerSettings, Typed};
 
 /// What the controllers need to know beside the objects.
@@ -45,6 +49,8 @@ pub struct ControllerSettings {
     pub root_ca: String,
     /// Makes the tokens of Secrets; without one they stay empty.
     pub token_issuer: Option<Arc<TokenIssuer>>,
+    /// Signs certificates, and knows whose requests need no approval; without them requests wait.
+    pub certificates: Option<(Arc<Authority>, Arc<Authorizer>)>,
 }
 
 impl Default for ControllerSettings {
@@ -55,6 +61,7 @@ impl Default for ControllerSettings {
             node_monitor_grace_period: Duration::from_secs(50),
             root_ca: String::new(),
             token_issuer: None,
+            certificates: None,
         }
     }
 }
@@ -92,6 +99,9 @@ fn controllers(settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
         Arc::new(cluster_roles::ClusterRoleAggregation),
         Arc::new(Typed(definitions::Definitions)),
     ];
+    if let Some((authority, authorizer)) = settings.certificates {
+        controllers.push(Arc::new(certificates::Certificates { authority, authorizer }));
+    }
     if let Some(issuer) = settings.token_issuer {
         controllers.push(Arc::new(token_secrets::TokenSecrets { issuer, root_ca: settings.root_ca }));
     }

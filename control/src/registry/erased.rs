@@ -111,6 +111,7 @@ pub trait ErasedKind: Send + Sync {
     fn prepare_create(&self, object: &mut dyn AnyObject, context: &Context<'_>);
     fn prepare_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
     fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
+    fn prepare_approval_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>);
     fn validate_name(&self, name: &str, errors: &mut FieldErrors);
     fn validate(&self, object: &dyn AnyObject, errors: &mut FieldErrors);
     fn validate_create(&self, object: &dyn AnyObject, errors: &mut FieldErrors);
@@ -204,6 +205,9 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
     fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>) {
         self.0.prepare_status_update(of_mut(new), of(old), context);
+    }
+    fn prepare_approval_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, context: &Context<'_>) {
+        self.0.prepare_approval_update(of_mut(new), of(old), context);
     }
     fn validate_name(&self, name: &str, errors: &mut FieldErrors) {
         self.0.validate_name(name, errors);

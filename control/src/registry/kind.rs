@@ -63,6 +63,9 @@ pub trait Kind: Send + Sync + 'static {
     /// is carried over by the generic path.
     fn prepare_status_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {}
 
+    /// The same for an update of `approval`: only certificate signing requests have one.
+    fn prepare_approval_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {}
+
     /// Name rule: pushes errors for `metadata.name`. The default is a DNS-1123 subdomain.
     fn validate_name(&self, name: &str, errors: &mut FieldErrors) {
         naru_model::validation::dns1123_subdomain_name(name, errors);

@@ -6,7 +6,7 @@ use naru_model::ResourceInfo;
 use serde_json::Value;
 
 use super::{
-    Kind, autoscaler, configmap, controllerrevision, crd, cronjob, daemonset, deployment, disruptionbudget,
+    Kind, autoscaler, certificates, configmap, controllerrevision, crd, cronjob, daemonset, deployment, disruptionbudget,
     endpoints, endpointslice,
     erased::{Erase, ErasedKind, OnUnknown},
     event, job, lease, limitrange, namespace, node, persistentvolume, persistentvolumeclaim, pod,
@@ -126,6 +126,8 @@ impl Kinds {
         kinds.add(controllerrevision::ControllerRevisions);
         kinds.add(lease::Leases);
         kinds.add(endpointslice::EndpointSlices);
+        kinds.add(certificates::SigningRequests);
+        kinds.add(certificates::TrustBundles);
         kinds.add(rbac::Roles);
         kinds.add(rbac::RoleBindings);
         kinds.add(rbac::ClusterRoles);

@@ -8,6 +8,7 @@ mod admissionregistration;
 pub mod allocation;
 mod apiservice;
 pub mod autoscaler;
+pub mod certificates;
 pub mod configmap;
 pub mod controllerrevision;
 pub mod crd;

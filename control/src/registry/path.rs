@@ -67,6 +67,8 @@ pub struct Call<'a> {
 pub enum Part {
     Whole,
     Status,
+    /// The verdict on a certificate signing request.
+    Approval,
     /// `spec.finalizers` of a namespace.
     Finalize,
     /// A part of the spec that a subresource of this name changes (`ephemeralcontainers`, `resize`).
@@ -113,6 +115,10 @@ impl Registry {
     /// Refuses what the user may not do.
     pub fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         self.0.authorizer.authorize(user, attributes)
+    }
+
+    pub(super) fn admission(&self) -> &Admission {
+        &self.0.admission
     }
 
     pub fn authorizer(&self) -> &Arc<Authorizer> {
@@ -300,7 +306,7 @@ impl Registry {
                 kind.prepare_update(&mut *object, &*old, &context);
                 let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
                 object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
-                self.0.admission.admit_update(self.store(), call, &mut *object, &*old)?;
+                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
                 let mut errors = FieldErrors::default();
                 validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
                 kind.validate(&*object, &mut errors);
@@ -309,11 +315,16 @@ impl Registry {
                 self.allocate(call, view, &mut *object, Some(&*old))?;
                 kind.warnings(&*object)
             }
-            Part::Status => {
+            Part::Status | Part::Approval => {
                 carry_over(object.meta_mut(), old.meta());
                 object.meta_mut().generation = old.meta().generation;
                 kind.default(&mut *object);
-                kind.prepare_status_update(&mut *object, &*old, &context);
+                if part == Part::Approval {
+                    kind.prepare_approval_update(&mut *object, &*old, &context);
+                } else {
+                    kind.prepare_status_update(&mut *object, &*old, &context);
+                }
+                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
                 let mut errors = FieldErrors::default();
                 validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
                 kind.validate_status_update(&*object, &*old, &mut errors);

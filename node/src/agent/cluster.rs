@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use http_body_util::BodyExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{ConfigMap, Event, Pod, Secret, ServiceAccount},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -51,6 +54,14 @@ pub trait Cluster: Send + Sync + 'static {
     async fn finish_pod_deletion(&self, pod: &PodIdentity) -> ClusterResult<()>;
     async fn config_map(&self, namespace: &str, name: &str) -> ClusterResult<ConfigMap>;
     async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret>;
+    /// A token of a service account, bound to `pod`.
+    async fn account_token(
+        &self,
+        pod: &PodIdentity,
+        account: &str,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> ClusterResult<String>;
     async fn create_event(&self, event: &Event) -> ClusterResult<()>;
     async fn patch_event(&self, namespace: &str, name: &str, patch: &Value) -> ClusterResult<()>;
     /// `None` where the cluster has no such image, or no image store at all.
@@ -167,6 +178,32 @@ impl Cluster for KubeCluster {
 
     async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret> {
         Ok(Api::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    async fn account_token(
+        &self,
+        pod: &PodIdentity,
+        account: &str,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> ClusterResult<String> {
+        let bound = BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()),
+        };
+        let spec = TokenRequestSpec {
+            audiences: audience.map(|audience| vec![audience.to_owned()]),
+            expiration_seconds: Some(seconds),
+            bound_object_ref: Some(bound),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+        let token = answer.status.and_then(|status| status.token);
+        token.ok_or_else(|| ClusterError::Refused("the API answered without a token".into()))
     }
 
     async fn create_event(&self, event: &Event) -> ClusterResult<()> {

@@ -44,6 +44,7 @@ mod settings;
 mod shared; // What all workers of an agent share.
 mod status_writer; // Status writes: coalesced and bounded.
 mod termination_message; // What a container says of its own end.
+mod tokens;
 mod volume_writer; // Files that change all at once.
 mod volumes; // Volumes of a pod on disk.
 mod worker; // One pod's task.

@@ -11,7 +11,10 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
-use super::cluster::{Cluster, ClusterError, ClusterResult};
+use super::{
+    cluster::{Cluster, ClusterError, ClusterResult},
+    identity::PodIdentity,
+};
 
 /// For a starting container: young enough not to surprise whoever has just changed the object.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -86,6 +89,17 @@ impl Objects {
         let fetch = self.cluster.config_map(namespace, name);
         let result = self.config_maps.get((namespace, name), max_age, fetch).await;
         result.map_err(|error| as_kubelet(error, "configmap", name))
+    }
+
+    /// A new token of `account`, bound to `pod`.
+    pub async fn account_token(
+        &self,
+        pod: &PodIdentity,
+        account: &str,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> ClusterResult<String> {
+        self.cluster.account_token(pod, account, audience, seconds).await
     }
 
     pub async fn secret(&self, namespace: &str, name: &str, max_age: Duration) -> ClusterResult<Arc<Secret>> {

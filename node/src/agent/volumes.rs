@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, SecretProjection,
-    Volume, VolumeMount, VolumeProjection,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 
 use super::{
@@ -26,10 +27,12 @@ use super::{
     objects::Objects,
     pod_view::PodView,
     resources::{self, Allocatable},
+    tokens,
     volume_writer::{self, File, Payload},
 };
 
 const DEFAULT_MODE: i32 = 0o644;
+const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 
 /// Where each volume is, by name.
 pub type VolumePaths = BTreeMap<String, PathBuf>;
@@ -100,7 +103,7 @@ impl VolumeSources<'_> {
             let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
             let mut payload = Payload::new();
             for projection in source.sources.iter().flatten() {
-                payload.extend(self.projection(projection, mode).await?);
+                payload.extend(self.projection(projection, mode, &directory("projected")).await?);
             }
             write(directory("projected"), payload)
         } else {
@@ -108,18 +111,48 @@ impl VolumeSources<'_> {
         }
     }
 
-    async fn projection(&self, projection: &VolumeProjection, mode: i32) -> Result<Payload, String> {
+    /// `directory` is where the volume is or will be.
+    async fn projection(
+        &self,
+        projection: &VolumeProjection,
+        mode: i32,
+        directory: &Path,
+    ) -> Result<Payload, String> {
         if let Some(source) = &projection.config_map {
             self.config_map(source, mode).await
         } else if let Some(source) = &projection.secret {
             self.secret(source, mode).await
         } else if let Some(source) = &projection.downward_api {
             self.downward(source.items.as_deref().unwrap_or_default(), mode)
-        } else if projection.service_account_token.is_some() {
-            Err("serviceAccountToken projections are not supported yet".into())
+        } else if let Some(source) = &projection.service_account_token {
+            self.account_token(source, mode, directory).await
         } else {
             Err("this kind of projection is not supported by this node".into())
         }
+    }
+
+    /// The token that the volume holds, as long as it is young enough, else a new one.
+    async fn account_token(
+        &self,
+        source: &ServiceAccountTokenProjection,
+        mode: i32,
+        directory: &Path,
+    ) -> Result<Payload, String> {
+        let seconds = source.expiration_seconds.unwrap_or(DEFAULT_TOKEN_SECONDS);
+        let held = fs::read_to_string(directory.join(&source.path)).ok();
+        let token = match held.filter(|token| tokens::is_young(token, seconds, Timestamp::now())) {
+            Some(token) => token,
+            None => {
+                let account = self.pod.spec().service_account_name.as_deref().unwrap_or("default");
+                let audience = source.audience.as_deref().filter(|audience| !audience.is_empty());
+                let pod = &self.pod.identity;
+                let token = self.objects.account_token(pod, account, audience, seconds).await;
+                token.map_err(|error| format!("failed to fetch token: {error}"))?
+            }
+        };
+        let mut payload = Payload::new();
+        add(&mut payload, &source.path, token.into_bytes(), mode)?;
+        Ok(payload)
     }
 
     async fn config_map(&self, source: &ConfigMapProjection, mode: i32) -> Result<Payload, String> {

@@ -72,10 +72,6 @@ async fn what_cannot_be_mounted_says_why() {
             "volumes of type persistentVolumeClaim are not supported by this node",
         ),
         (
-            json!({ "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }),
-            "serviceAccountToken projections are not supported yet",
-        ),
-        (
             json!({ "hostPath": { "path": "/does/not/exist", "type": "Directory" } }),
             "hostPath type check failed: /does/not/exist is not a directory",
         ),
@@ -87,6 +83,17 @@ async fn what_cannot_be_mounted_says_why() {
         let expected = format!("MountVolume.SetUp failed for volume \"v\" : {expected}");
         assert_eq!(failures[0].message(), expected);
     }
+}
+
+#[tokio::test]
+async fn a_token_is_kept_while_it_is_young() {
+    let directory = TempDir::new().unwrap();
+    let token = json!({ "serviceAccountToken": { "path": "token", "audience": "vault" } });
+    let volume = json!({ "name": "v", "projected": { "sources": [token] } });
+    let read = |paths: VolumePaths| fs::read_to_string(paths["v"].join("token")).unwrap();
+    let first = read(set_up(directory.path(), volume.clone()).await.unwrap());
+    let second = read(set_up(directory.path(), volume).await.unwrap());
+    assert_eq!(first, second);
 }
 
 #[tokio::test]

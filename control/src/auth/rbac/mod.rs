@@ -8,7 +8,7 @@ mod policy;
 mod rules;
 
 pub use defaults::{AUTO_UPDATE, Defaults, defaults};
-pub use rules::missing;
+pub use rules::{Rule, missing};
 
 use std::{
     collections::BTreeSet,

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    certificates::v1::CertificateSigningRequest,
     core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, Secret, ServiceAccount},
     discovery::v1::EndpointSlice,
     rbac::v1::ClusterRole,
@@ -56,6 +57,7 @@ macro_rules! bodies {
 }
 
 bodies!(
+    CertificateSigningRequest,
     ClusterRole,
     ConfigMap,
     Deployment,

@@ -144,8 +144,8 @@ async fn tokens_speak_for_their_accounts_as_long_as_they_last() {
     let old = kubectl_as(&cluster, "old", &format!("token: {}", String::from_utf8_lossy(&old)));
     assert!(old.run(&["auth", "whoami"]).ok().contains("system:serviceaccount:shop:ci"));
 
-    // Nobody in particular sees little; who lies sees nothing.
-    let nobody = kubectl_as(&cluster, "nobody", "{}");
+    // Nobody in particular sees little, and basic authentication makes nobody of anyone; who lies sees nothing.
+    let nobody = kubectl_as(&cluster, "nobody", "username: a\n    password: b");
     nobody.run(&["get", "--raw", "/version"]).ok();
     nobody.run(&["get", "--raw", "/.well-known/openid-configuration"]).refused();
     let refused = nobody.run(&["get", "--raw", "/api/v1/pods"]).refused();

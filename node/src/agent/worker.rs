@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -55,6 +55,8 @@ pub struct Worker {
     /// What the API has been told, or said by itself.
     reported: Option<PodStatus>,
     volumes: Option<VolumePaths>,
+    /// When they were last made or brought up to date.
+    volumes_fresh_at: Option<Instant>,
     probers: HashMap<(String, ProbeKind), AbortOnDropHandle<()>>,
     /// What failed, and when it may be tried again.
     holds: HashMap<String, (Backoff, Timestamp)>,
@@ -97,6 +99,7 @@ impl Worker {
             sandbox_ids,
             reported,
             volumes: None,
+            volumes_fresh_at: None,
             probers: HashMap::new(),
             holds: HashMap::new(),
             pre_stopped: HashSet::new(),
@@ -484,7 +487,7 @@ impl Worker {
     }
 
     async fn kill(&self, kill: &Kill, is_first: bool) -> Result<(), Failed> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         if is_first && let Some((container, role)) = self.pod.container(&kill.name) {
             let target = (kill.name.as_str(), role);
             let events = &self.shared.events;
@@ -556,6 +559,7 @@ impl Worker {
         match sources.set_up().await {
             Ok(paths) => {
                 self.volumes = Some(paths);
+                self.volumes_fresh_at = Some(Instant::now());
                 Ok(())
             }
             Err(failures) => {
@@ -578,8 +582,9 @@ impl Worker {
             }
         };
         // Volumes change while a pod runs only by refreshing; after an agent's restart they must be found again.
-        if self.volumes.is_none() || container.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty())
-        {
+        let is_fresh = self.volumes_fresh_at.is_some_and(|at| at.elapsed() <= FRESH);
+        let has_mounts = container.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty());
+        if self.volumes.is_none() || (has_mounts && !is_fresh) {
             self.set_up_volumes(FRESH).await?;
         }
         let input = self.container_input(start, image_ref, &container).await;

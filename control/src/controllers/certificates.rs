@@ -276,7 +276,8 @@ mod tests {
         let node = [(DnType::CommonName, "system:node:amber"), (DnType::OrganizationName, "system:nodes")];
         let of = |signer: &str, usage: &str, username: &str| json!({ "spec": { "signerName": signer, "usages": [usage], "username": username } });
         let serving = of(KUBELET_SERVING, "server auth", "system:node:amber");
-        let cases: Vec<(Value, &[(DnType, &str)], &[&str], &str)> = vec![
+        type Case<'a> = (Value, &'a [(DnType, &'a str)], &'a [&'a str], &'a str);
+        let cases: Vec<Case<'_>> = vec![
             (json!({}), &jane, &[], "issued to jane of devs"),
             (
                 of(CLIENT, "server auth", "jane"),

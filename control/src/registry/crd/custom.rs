@@ -283,6 +283,14 @@ impl ErasedKind for CustomKind {
         };
     }
 
+    fn prepare_approval_update(
+        &self,
+        _new: &mut dyn AnyObject,
+        _old: &dyn AnyObject,
+        _context: &Context<'_>,
+    ) {
+    }
+
     fn validate_name(&self, name: &str, errors: &mut FieldErrors) {
         naru_model::validation::dns1123_subdomain_name(name, errors);
     }

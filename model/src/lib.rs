@@ -3,6 +3,7 @@
 //! The control plane, the node agent and the tests all use this crate, so that a quantity, a selector or a
 //! patch means the same thing everywhere.
 
+pub mod apply;
 pub mod condition;
 pub mod cron;
 pub mod duration;

@@ -20,6 +20,9 @@ pub enum ApiError {
     AlreadyExists { resource: String, name: String },
     #[error("Operation cannot be fulfilled on {resource} \"{name}\": {message}")]
     Conflict { resource: String, name: String, message: String },
+    /// An applied configuration changes what other managers own.
+    #[error("{message}")]
+    ApplyConflict { message: String, causes: Vec<StatusCause> },
     /// `kind` with its group as Kubernetes prints it: `Pod`, `Deployment.apps`.
     #[error("{kind} \"{name}\" is invalid: {}", naru_model::validation::summary(.errors))]
     Invalid { kind: String, name: String, errors: Vec<FieldError> },
@@ -82,7 +85,7 @@ impl ApiError {
             Self::NotFound { .. } | Self::NoSuchPath => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable(_) => 406,
-            Self::AlreadyExists { .. } | Self::Conflict { .. } => 409,
+            Self::AlreadyExists { .. } | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
             Self::Expired(_) | Self::ContinueExpired { .. } => 410,
             Self::TooLarge { .. } => 413,
             Self::UnsupportedMediaType(_) => 415,
@@ -104,7 +107,7 @@ impl ApiError {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::NotAcceptable(_) => "NotAcceptable",
             Self::AlreadyExists { .. } => "AlreadyExists",
-            Self::Conflict { .. } => "Conflict",
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
             Self::Expired(_) | Self::ContinueExpired { .. } => "Expired",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
@@ -137,6 +140,9 @@ impl ApiError {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }
             | Self::Conflict { resource, name, .. } => Some(about(resource, name)),
+            Self::ApplyConflict { causes, .. } => {
+                Some(StatusDetails { causes: Some(causes.clone()), ..StatusDetails::default() })
+            }
             Self::Refused { resource, name, causes, .. } => Some(StatusDetails {
                 causes: (!causes.is_empty()).then(|| causes.clone()),
                 ..about(resource, name)

@@ -15,6 +15,7 @@ mod images;
 mod impersonation;
 mod list;
 mod logs;
+mod managers; // Who a write says it is.
 pub mod metrics;
 pub mod openapi;
 mod probes; // Health over HTTP.

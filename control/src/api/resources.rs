@@ -14,7 +14,7 @@ use super::{
     computed,
     form::{self, Form},
     handler::{ContentType, Exchange, add_warnings, json_response, success},
-    list, logs,
+    list, logs, managers,
     metrics::RequestKind,
     query::Query,
     tokens, watch,
@@ -45,11 +45,13 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let verb = verb(&exchange, &place)?;
     label(exchange.label, &place, verb);
     let user = exchange.user.clone();
+    let manager = managers::name(&exchange, verb)?;
     let call = Call {
         user: &user,
         served,
         namespace: &place.namespace,
         name: &place.name,
+        manager: &manager,
         dry_run: is_dry_run(exchange.query.all("dryRun"))?,
         validation: FieldValidation::parse(exchange.query.text("fieldValidation"))?,
     };
@@ -286,8 +288,13 @@ async fn part(
             write_response(call, form, outcome)
         }
         "patch" => {
-            let (patch, problems) = read_patch(exchange, call).await?;
-            let outcome = registry.patch(call, part, &patch, &problems).await?;
+            let outcome = if exchange.content_type() == managers::APPLY {
+                let config = managers::read_configuration(exchange).await?;
+                registry.apply(call, part, &config).await?
+            } else {
+                let (patch, problems) = read_patch(exchange, call).await?;
+                registry.patch(call, part, &patch, &problems).await?
+            };
             write_response(call, form, outcome)
         }
         _ => Err(ApiError::MethodNotAllowed),
@@ -302,6 +309,10 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
             let json = exchange.read_json().await?;
             let scale = decode_as("Scale", &json)?;
             registry.update_scale(call, &scale).await?
+        }
+        "patch" if exchange.content_type() == managers::APPLY => {
+            let config = managers::read_configuration(exchange).await?;
+            registry.apply_scale(call, &config).await?
         }
         "patch" => {
             let (patch, _) = read_patch(exchange, call).await?;
@@ -479,15 +490,11 @@ async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, V
             ));
         }
         "application/strategic-merge-patch+json" => Patch::Strategic,
-        "application/apply-patch+yaml" => {
-            return Err(ApiError::UnsupportedMediaType(
-                "server-side apply is not served yet; use client-side apply (kubectl apply without --server-side)".into(),
-            ));
-        }
         _ => {
             return Err(ApiError::UnsupportedMediaType(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+                 application/apply-patch+yaml"
                     .into(),
             ));
         }

@@ -483,8 +483,121 @@ async fn each_kind_of_patch_is_applied() {
     assert_eq!(cluster.patch(path, kind, &json!({ "op": "none" })).await.status, 400);
     let stale = json!({ "metadata": { "resourceVersion": "1" } });
     assert_eq!(cluster.patch(path, MERGE, &stale).await.body["reason"], "Conflict");
-    let apply = cluster.patch(path, "application/apply-patch+yaml", &json!({})).await;
-    assert!(apply.status == 415 && apply.message().contains("server-side apply"), "{}", apply.body);
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+#[tokio::test]
+async fn an_apply_is_checked_before_it_is_merged() {
+    let cluster = Cluster::start().await;
+    let fine = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "tea" }, "data": { "a": "1" } });
+    let but = |pointer: &str, value: Value| {
+        let mut config = fine.clone();
+        *config.pointer_mut(pointer).expect("it is there") = value;
+        config
+    };
+    let tea = format!("{MAPS}/tea?fieldManager=x");
+    for (path, kind, config, code, message) in [
+        (
+            &format!("{MAPS}/tea"),
+            APPLY,
+            &fine,
+            422,
+            "fieldManager: Required value: is required for apply patch",
+        ),
+        (
+            &format!("{tea}&force=true"),
+            MERGE,
+            &fine,
+            422,
+            "force: Forbidden: may not be specified for non-apply patch",
+        ),
+        (
+            &format!("{MAPS}/tea?fieldManager={}", "x".repeat(129)),
+            APPLY,
+            &fine,
+            422,
+            "fieldManager: Too long",
+        ),
+        (&tea, APPLY, &json!({}), 400, "error decoding YAML: Object 'Kind' is missing in '{}'"),
+        (&tea, APPLY, &json!("- x: ["), 400, "Object 'Kind' is missing"),
+        (&tea, APPLY, &but("/kind", "Secret".into()), 400, "invalid object type: /v1, Kind=Secret"),
+        (&tea, APPLY, &but("/metadata", json!({})), 400, "name must be provided"),
+        (
+            &tea,
+            APPLY,
+            &but("/metadata", json!({ "name": "cake" })),
+            400,
+            "the name of the object (cake) does not match",
+        ),
+        (
+            &tea,
+            APPLY,
+            &but("/metadata", json!({ "name": "tea", "managedFields": [] })),
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        (
+            &tea,
+            APPLY,
+            &but("/data", json!({ "a": 1 })),
+            400,
+            "failed to create typed patch object (/tea; /v1, Kind=ConfigMap): .data.a: expected string, got 1",
+        ),
+        (
+            &format!("{MAPS}/tea/status?fieldManager=x"),
+            APPLY,
+            &fine,
+            404,
+            "the server could not find the requested resource",
+        ),
+    ] {
+        let answer = cluster.patch(path, kind, config).await;
+        assert!(answer.status == code && answer.message().contains(message), "{message}: {}", answer.body);
+    }
+    assert_eq!(cluster.get(&format!("{MAPS}/tea")).await.status, 404);
+    let made = cluster.patch(&format!("{tea}&dryRun=All"), APPLY, &fine).await.expect(201);
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "x");
+    assert_eq!(cluster.get(&format!("{MAPS}/tea")).await.status, 404);
+    cluster.patch(&tea, APPLY, &fine).await.expect(201);
+}
+
+#[tokio::test]
+async fn managers_are_kept_by_the_server_and_cleared_by_clients() {
+    let cluster = Cluster::start().await;
+    let made = cluster
+        .post(&format!("{MAPS}?fieldManager=maker"), &config_map("tea", json!({ "l": "1" })))
+        .await
+        .expect(201);
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!((&entry["manager"], &entry["operation"]), (&json!("maker"), &json!("Update")));
+    assert_eq!(
+        entry["fieldsV1"],
+        json!({ "f:data": { ".": {}, "f:a": {} }, "f:metadata": { "f:labels": { ".": {}, "f:l": {} } } })
+    );
+    let tea = format!("{MAPS}/tea");
+    // Who does not know of managers does not remove them; who sends broken ones neither.
+    let mut plain = made.clone();
+    plain["metadata"]["managedFields"] = json!([{ "manager": "broken" }]);
+    plain["data"]["a"] = "2".into();
+    let managers = |object: &Value| -> Vec<String> {
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        entries.iter().map(|entry| entry["manager"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let changed = cluster.put(&format!("{tea}?fieldManager=editor"), &plain).await.expect(200);
+    assert_eq!(managers(&changed), ["editor", "maker"]);
+    // The same again changes nothing, times included.
+    let same = cluster.put(&format!("{tea}?fieldManager=editor"), &changed).await.expect(200);
+    assert_eq!(same, changed);
+    let table = cluster.get_as(MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert!(!table.to_string().contains("managedFields"), "{table}");
+    let patch = json!({ "metadata": { "managedFields": [{}] } });
+    let cleared = cluster.patch(&tea, MERGE, &patch).await.expect(200);
+    assert_eq!(managers(&cleared), [""; 0]);
+    assert_ne!(cleared["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"]);
+    // Updates are not noted again before somebody applies.
+    let patch = json!({ "data": { "a": "3" } });
+    assert_eq!(managers(&cluster.patch(&tea, MERGE, &patch).await.expect(200)), [""; 0]);
 }
 
 #[tokio::test]

@@ -7,7 +7,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::path::{Call, Outcome, Refusal, Registry, damaged, is_finished, release};
+use super::{
+    managed::Owners,
+    path::{Call, Outcome, Refusal, Registry, damaged, is_finished, release},
+};
 use crate::{
     ApiError,
     client::Delete,
@@ -89,7 +92,7 @@ impl Registry {
             }
             return Ok(Deleted::Gone(entry.clone()));
         }
-        let (json, entry) = self.put(call, entry, &*old, &*new, now).await?;
+        let (json, entry) = self.put(call, entry, &*old, &*new, Owners::Kept, now).await?;
         let is_undecided = kind.orphans_by_default() && options.propagation_policy.is_none();
         let warnings = is_undecided.then(|| orphans_stay(call.served.info.plural)).into_iter().collect();
         Ok(Deleted::Pending(Outcome { json, entry, is_created: false, warnings }))

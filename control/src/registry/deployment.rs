@@ -150,6 +150,14 @@ impl Kind for Deployments {
         workload::collisions(status.collision_count, before, errors);
     }
 
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["status"],
+            "status" => &["spec", "metadata.labels"],
+            _ => &[],
+        }
+    }
+
     /// Kubernetes counts a change of annotations too: they are copied to the ReplicaSets.
     fn is_spec_changed(&self, new: &Deployment, old: &Deployment) -> bool {
         new.spec != old.spec || new.metadata.annotations != old.metadata.annotations

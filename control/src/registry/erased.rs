@@ -7,7 +7,7 @@ use std::{any::Any, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
-use naru_model::{Object, ResourceInfo, validation::FieldErrors};
+use naru_model::{Object, ResourceInfo, apply::ObjectType, validation::FieldErrors};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -23,6 +23,7 @@ pub trait AnyObject: Any + Send + Sync {
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     fn draft(&self) -> Result<Draft, serde_json::Error>;
     fn to_value(&self) -> Result<Value, serde_json::Error>;
+    fn to_json(&self) -> Result<Vec<u8>, serde_json::Error>;
     fn boxed(&self) -> Box<dyn AnyObject>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -40,6 +41,9 @@ impl<T: Object> AnyObject for T {
     }
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         serde_json::to_value(self)
+    }
+    fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
     }
     fn boxed(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())
@@ -139,6 +143,8 @@ pub trait ErasedKind: Send + Sync {
     fn claims(&self, object: &dyn AnyObject) -> Vec<Claim>;
     fn allows_create_on_update(&self) -> bool;
     fn requires_resource_version(&self) -> bool;
+    fn object_type(&self) -> Option<ObjectType>;
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str];
     fn mark_deleting(&self, object: &mut dyn AnyObject);
     fn is_held(&self, object: &dyn AnyObject) -> bool;
     fn grace_period_seconds(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
@@ -265,6 +271,12 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
     fn requires_resource_version(&self) -> bool {
         self.0.requires_resource_version()
+    }
+    fn object_type(&self) -> Option<ObjectType> {
+        self.0.object_type()
+    }
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        self.0.reset_fields(subresource)
     }
     fn mark_deleting(&self, object: &mut dyn AnyObject) {
         self.0.mark_deleting(of_mut(object));

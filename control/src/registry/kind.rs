@@ -1,7 +1,7 @@
 //! The trait that a kind implements. Every method has a default that is right for a plain object.
 
 use k8s_openapi::{Metadata as _, jiff::Timestamp};
-use naru_model::{Object, ResourceInfo, validation::FieldErrors};
+use naru_model::{Object, ResourceInfo, apply::ObjectType, validation::FieldErrors};
 use serde_json::Value;
 
 use super::allocation::{Claim, Pools};
@@ -140,6 +140,21 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether a PUT must say which `resourceVersion` it replaces.
     fn requires_resource_version(&self) -> bool {
         false
+    }
+
+    /// What server-side apply knows of the type, for kinds that are not built into Kubernetes.
+    fn object_type(&self) -> Option<ObjectType> {
+        None
+    }
+
+    /// The fields, as `metadata.labels`, that a write to the object ("") or a subresource of it drops, and that its
+    /// writer therefore does not own.
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" if self.resource().subresources.contains(&"status") => &["status"],
+            "status" => &["spec"],
+            _ => &[],
+        }
     }
 
     /// What else changes when the object's deletion begins (a namespace's phase).

@@ -1,8 +1,11 @@
 //! The list of resources that are served.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use naru_model::ResourceInfo;
+use naru_model::{ResourceInfo, apply::ObjectType};
 use serde_json::Value;
 
 use super::{
@@ -33,6 +36,7 @@ pub struct Served {
     pub conversion: Option<Conversion>,
     /// Whether there is nothing in the store: `api::computed` answers.
     pub is_virtual: bool,
+    object_type: OnceLock<ObjectType>,
 }
 
 /// How a view's objects become those of the stored kind, and back.
@@ -63,6 +67,7 @@ impl Served {
             list_kind: format!("{}List", info.kind),
             conversion,
             is_virtual: false,
+            object_type: OnceLock::new(),
         }
     }
 
@@ -74,6 +79,12 @@ impl Served {
     /// A resource that a definition made.
     pub fn custom(kind: Arc<dyn ErasedKind>, type_name: String, list_kind: String) -> Self {
         Self { type_name, list_kind, ..Self::new(kind.resource(), kind, None) }
+    }
+
+    /// What server-side apply knows of the type.
+    pub fn object_type(&self) -> &ObjectType {
+        self.object_type
+            .get_or_init(|| self.kind.object_type().unwrap_or_else(|| ObjectType::builtin(&self.type_name)))
     }
 
     pub fn has_subresource(&self, name: &str) -> bool {

@@ -9,6 +9,7 @@ pub mod allocation;
 mod apiservice;
 pub mod autoscaler;
 pub mod certificates;
+mod apply;
 pub mod configmap;
 pub mod controllerrevision;
 pub mod crd;
@@ -30,6 +31,7 @@ pub mod kind;
 mod kinds;
 pub mod lease;
 pub mod limitrange;
+mod managed; // Who owns which field.
 pub mod namespace;
 pub mod networking;
 pub mod node;
@@ -62,6 +64,7 @@ pub mod virtuals;
 mod webhook_client; // Where webhooks are called.
 mod workload; // Pod templates, and selectors that fit them.
 
+pub use apply::Configuration;
 pub use delete::Deleted;
 pub use erased::{AnyObject, ErasedKind};
 pub use kind::{Column, Context, Kind, Scale};

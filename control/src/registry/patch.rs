@@ -20,9 +20,12 @@ impl Registry {
         patch: &Patch,
         problems: &[String],
     ) -> Result<Outcome, ApiError> {
+        let is_about_managers = is_about_managers(patch);
         self.update(call, part, |entry| {
             let entry = entry.ok_or_else(|| call.not_found())?;
-            let mut value = call.served.value(entry)?;
+            // Managers are much to read, and few patches are about them.
+            let mut value =
+                if is_about_managers { call.served.value(entry)? } else { call.served.plain_value(entry)? };
             apply(patch, &call.served.type_name, &mut value)?;
             // Kubernetes shows the patch where it patches values, and the result where it patches text.
             let shown = || match patch {
@@ -63,6 +66,28 @@ pub(super) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Res
         )),
         PatchError::TooMany { limit, .. } => ApiError::TooLarge { limit },
     })
+}
+
+/// Whether a patch may read or change `metadata.managedFields`.
+fn is_about_managers(patch: &Patch) -> bool {
+    let touches = |path: &Value| {
+        let path = path.as_str().unwrap_or_default();
+        matches!(path, "" | "/metadata") || path.starts_with("/metadata/managedFields")
+    };
+    match patch {
+        Patch::Json(patch) => patch
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|operation| touches(&operation["path"]) || operation.get("from").is_some_and(touches)),
+        Patch::Merge(patch) | Patch::Strategic(patch) => match &patch["metadata"] {
+            Value::Object(metadata) => {
+                metadata.contains_key("managedFields") || metadata.keys().any(|key| key.starts_with('$'))
+            }
+            Value::Null => false,
+            _ => true,
+        },
+    }
 }
 
 /// A few dozen `copy` operations can double an object until no memory is left: what they copy is limited.
@@ -108,7 +133,23 @@ impl Served {
     /// A stored object in the shape in which it is served.
     pub fn value(&self, entry: &Entry) -> Result<Value, ApiError> {
         let json = self.json(entry)?;
-        let value: Value = serde_json::from_slice(&json).map_err(|error| damaged(entry, &error))?;
+        self.read(entry, &json)
+    }
+
+    /// The same without `metadata.managedFields`.
+    pub fn plain_value(&self, entry: &Entry) -> Result<Value, ApiError> {
+        if self.kind.is_served_as_stored(entry) {
+            return self.read(entry, &entry.plain_json());
+        }
+        let mut value = self.value(entry)?;
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        Ok(value)
+    }
+
+    fn read(&self, entry: &Entry, json: &[u8]) -> Result<Value, ApiError> {
+        let value: Value = serde_json::from_slice(json).map_err(|error| damaged(entry, &error))?;
         Ok(match self.conversion {
             None => value,
             Some(conversion) => (conversion.to_served)(value),

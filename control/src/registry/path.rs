@@ -12,7 +12,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
-use naru_model::validation::{self, FieldErrors};
+use naru_model::{
+    apply::ManagedFields,
+    validation::{self, FieldErrors},
+};
 use rand::Rng;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -21,6 +24,7 @@ use super::{
     AnyObject, Context, Kinds, Served,
     allocation::{Claim, Pools},
     decode::FieldValidation,
+    managed::{self, Owners},
 };
 use crate::{
     ApiError,
@@ -31,7 +35,7 @@ use crate::{
 };
 
 /// How often a write is tried against ever newer states before the client is asked to.
-const MAX_ATTEMPTS: usize = 64;
+pub(super) const MAX_ATTEMPTS: usize = 64;
 /// How many generated names are tried.
 const MAX_NAMES: usize = 8;
 
@@ -58,6 +62,8 @@ pub struct Call<'a> {
     pub namespace: &'a str,
     /// "" for collections, and on create.
     pub name: &'a str,
+    /// Whose the fields are that a write changes: the client's name for itself.
+    pub manager: &'a str,
     pub dry_run: bool,
     pub validation: FieldValidation,
 }
@@ -73,6 +79,22 @@ pub enum Part {
     Finalize,
     /// A part of the spec that a subresource of this name changes (`ephemeralcontainers`, `resize`).
     Spec(&'static str),
+    /// The number of replicas; otherwise as the whole.
+    Scale,
+}
+
+impl Part {
+    /// The subresource's name, "" for the whole.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Status => "status",
+            Self::Approval => "approval",
+            Self::Finalize => "finalize",
+            Self::Spec(name) => name,
+            Self::Scale => "scale",
+        }
+    }
 }
 
 /// What a write answers.
@@ -131,7 +153,17 @@ impl Registry {
     }
 
     /// Creates `object` in the namespace that `call` names.
-    pub async fn create(&self, call: &Call<'_>, mut object: Box<dyn AnyObject>) -> Result<Outcome, ApiError> {
+    pub async fn create(&self, call: &Call<'_>, object: Box<dyn AnyObject>) -> Result<Outcome, ApiError> {
+        self.create_owned(call, object, None).await
+    }
+
+    /// The same with managers that were worked out before; without, the caller's manager owns all that it says.
+    pub(super) async fn create_owned(
+        &self,
+        call: &Call<'_>,
+        mut object: Box<dyn AnyObject>,
+        managers: Option<ManagedFields>,
+    ) -> Result<Outcome, ApiError> {
         let kind = &call.served.kind;
         let meta = object.meta_mut();
         if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty() && version != "0") {
@@ -143,6 +175,11 @@ impl Registry {
         let now = Timestamp::now();
         let is_named_here = begin_life(meta, now, kind.has_generation());
         kind.default(&mut *object);
+        let managers = match managers {
+            Some(managers) => managers,
+            None => managed::of_created(call, &*object, now)?,
+        };
+        let managers = managers.to_json();
         {
             let view = self.store().snapshot();
             kind.prepare_create(&mut *object, &Context { now, view: &view });
@@ -162,7 +199,8 @@ impl Registry {
             let view = self.store().snapshot();
             // A failed attempt must not pass its choices on as requests to the next one.
             let chosen = if allocates { Some(self.with_allocations(call, &view, &*object)?) } else { None };
-            match self.insert(call, &view, chosen.as_deref().unwrap_or(&*object), now).await {
+            let chosen = chosen.as_deref().unwrap_or(&*object);
+            match self.insert(call, &view, chosen, managers.as_deref(), now).await {
                 Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: true, warnings }),
                 Err(Refusal::Taken) if is_named_here && names_tried < MAX_NAMES => {
                     names_tried += 1;
@@ -182,13 +220,17 @@ impl Registry {
         call: &Call<'_>,
         view: &Snapshot,
         object: &dyn AnyObject,
+        managers: Option<&str>,
         now: Timestamp,
     ) -> Result<(Bytes, Option<Arc<Entry>>), Refusal> {
         let key = Key::new(&call.served.storage, object.namespace(), object.name());
         if view.get(&key).is_some() {
             return Err(Refusal::Taken);
         }
-        let draft = draft(object)?;
+        let mut draft = draft(object)?;
+        if let Some(managers) = managers {
+            draft = draft.with_managed_fields(managers.as_bytes());
+        }
         if call.dry_run {
             return Ok((draft.json, None));
         }
@@ -253,8 +295,9 @@ impl Registry {
             let Some(entry) = view.get(&key) else {
                 return self.create_on_update(call, part, make).await;
             };
-            let (object, warnings) = make(Some(&entry))?;
-            match self.replace(call, part, &view, &entry, object).await {
+            let (mut object, warnings) = make(Some(&entry))?;
+            let owners = Owners::Updated { part, sent: object.meta_mut().managed_fields.take() };
+            match self.replace(call, part, &view, &entry, object, owners).await {
                 Ok((json, entry, more)) => {
                     let warnings = warnings.into_iter().chain(more).collect();
                     return Ok(Outcome { json, entry, is_created: false, warnings });
@@ -286,13 +329,14 @@ impl Registry {
         Ok(Outcome { warnings: warnings.into_iter().chain(outcome.warnings).collect(), ..outcome })
     }
 
-    async fn replace(
+    pub(super) async fn replace(
         &self,
         call: &Call<'_>,
         part: Part,
         view: &Snapshot,
         entry: &Arc<Entry>,
         mut object: Box<dyn AnyObject>,
+        owners: Owners,
     ) -> Result<(Bytes, Option<Arc<Entry>>, Vec<String>), Refusal> {
         let kind = &call.served.kind;
         let old = kind.load(entry).map_err(|error| damaged(entry, &error))?;
@@ -300,7 +344,7 @@ impl Registry {
         let now = Timestamp::now();
         let context = Context { now, view };
         let warnings = match part {
-            Part::Whole => {
+            Part::Whole | Part::Scale => {
                 carry_over(object.meta_mut(), old.meta());
                 kind.default(&mut *object);
                 kind.prepare_update(&mut *object, &*old, &context);
@@ -351,7 +395,7 @@ impl Registry {
                 Vec::new()
             }
         };
-        let (json, entry) = self.put(call, entry, &*old, &*object, now).await?;
+        let (json, entry) = self.put(call, entry, &*old, &*object, owners, now).await?;
         Ok((json, entry, warnings))
     }
 
@@ -362,12 +406,16 @@ impl Registry {
         entry: &Arc<Entry>,
         old: &dyn AnyObject,
         new: &dyn AnyObject,
+        owners: Owners,
         now: Timestamp,
     ) -> Result<(Bytes, Option<Arc<Entry>>), Refusal> {
         let kind = &call.served.kind;
-        let draft = draft(new)?;
-        if is_same(entry, &draft) {
+        let mut draft = draft(new)?;
+        if is_same(entry, &draft) && owners.are_same(entry) {
             return Ok((entry.json.clone(), Some(entry.clone())));
+        }
+        if let Some(managers) = owners.settle(call, entry, &draft.json, now)? {
+            draft = draft.with_managed_fields(managers.as_bytes());
         }
         if call.dry_run {
             return Ok((at_revision(&draft, entry), None));
@@ -395,7 +443,8 @@ impl Registry {
 impl<'a> Call<'a> {
     /// A call of code of the control plane: not a dry run, no field is checked for being known.
     pub fn of(user: &'a User, served: &'a Served, namespace: &'a str, name: &'a str) -> Self {
-        Self { user, served, namespace, name, dry_run: false, validation: FieldValidation::Ignore }
+        let (manager, validation) = (managed::component(&user.name), FieldValidation::Ignore);
+        Self { user, served, namespace, name, manager, dry_run: false, validation }
     }
 }
 
@@ -611,9 +660,9 @@ pub(super) fn is_finished(is_held: bool, meta: &ObjectMeta) -> bool {
         && !is_held
 }
 
-/// Whether `draft` is what is stored already; its bytes differ from the entry's by the resource version only.
+/// Whether `draft`, which says nothing of its managers, is what is stored already.
 fn is_same(entry: &Entry, draft: &Draft) -> bool {
-    let (stored, new) = (&entry.json, &draft.json);
+    let (stored, new) = (entry.plain_json(), &draft.json);
     let (head, tail) = new.split_at(draft.revision_at as usize);
     stored.len() > new.len() && stored.starts_with(head) && stored.ends_with(tail) && {
         let between = &stored[head.len()..stored.len() - tail.len()];

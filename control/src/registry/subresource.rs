@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{
     AnyObject, Call, Part, Registry,
+    managed::Owners,
     path::{Refusal, damaged},
 };
 use crate::{ApiError, client::Patch, store::Entry};
@@ -33,7 +34,7 @@ impl Registry {
             if let Some(pod) = new.get_mut::<Pod>() {
                 assign(pod, binding, node, now);
             }
-            match self.put(call, &entry, &*old, &*new, now).await {
+            match self.put(call, &entry, &*old, &*new, Owners::Kept, now).await {
                 Ok(_) => return Ok(()),
                 Err(Refusal::Error(error)) => return Err(error),
                 Err(Refusal::Taken | Refusal::Outdated) => (),
@@ -51,12 +52,12 @@ impl Registry {
     /// Sets how many replicas the object asks for.
     pub async fn update_scale(&self, call: &Call<'_>, scale: &autoscaling::Scale) -> Result<Value, ApiError> {
         check_scale(call, scale)?;
-        self.apply_scale(call, |_| Ok(scale.clone())).await
+        self.change_scale(call, |_| Ok(scale.clone())).await
     }
 
     /// The same by a patch of the scale.
     pub async fn patch_scale(&self, call: &Call<'_>, patch: &Patch) -> Result<Value, ApiError> {
-        self.apply_scale(call, |entry| {
+        self.change_scale(call, |entry| {
             let mut value = scale_of(call, entry)?;
             super::patch::apply(patch, "Scale", &mut value)?;
             let scale: autoscaling::Scale = serde_json::from_value(value).map_err(|error| {
@@ -68,14 +69,14 @@ impl Registry {
         .await
     }
 
-    async fn apply_scale(
+    async fn change_scale(
         &self,
         call: &Call<'_>,
         wanted: impl Fn(&Entry) -> Result<autoscaling::Scale, ApiError> + Send + Sync,
     ) -> Result<Value, ApiError> {
         let kind = &call.served.kind;
         let outcome = self
-            .update(call, Part::Whole, |entry| {
+            .update(call, Part::Scale, |entry| {
                 let entry = entry.ok_or_else(|| call.not_found())?;
                 let scale = wanted(entry)?;
                 let mut object = kind.load(entry).map_err(|error| damaged(entry, &error))?.boxed();
@@ -93,7 +94,7 @@ impl Registry {
     }
 }
 
-fn scale_of(call: &Call<'_>, entry: &Entry) -> Result<Value, ApiError> {
+pub(super) fn scale_of(call: &Call<'_>, entry: &Entry) -> Result<Value, ApiError> {
     let object = call.served.kind.load(entry).map_err(|error| damaged(entry, &error))?;
     let scale = call.served.kind.scale(&*object).ok_or(ApiError::NoSuchPath)?;
     let meta = object.meta();

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -44,7 +45,7 @@ impl Draft {
         if revision_at as usize >= json.len().max(1) {
             return Err(serde::de::Error::custom("the revision's place is not in the object"));
         }
-        let meta = match splice::find(&json) {
+        let meta = match splice::find(&json, splice::REVISION) {
             Some(place) => Meta::decode(&json[place.metadata])?,
             None => Meta::default(),
         };
@@ -55,7 +56,7 @@ impl Draft {
 
     /// `json` must be valid JSON; any `resourceVersion` in it is cut out.
     pub(super) fn from_json(mut json: Vec<u8>) -> Result<Self, serde_json::Error> {
-        let Some(place) = splice::find(&json) else {
+        let Some(place) = splice::find(&json, splice::REVISION) else {
             return Ok(Self { json: json.into(), revision_at: 0, meta: Arc::default() });
         };
         let meta = Meta::decode(&json[place.metadata])?;
@@ -64,6 +65,18 @@ impl Draft {
         }
         let revision_at = u32::try_from(place.insert_at).map_err(serde::ser::Error::custom)?;
         Ok(Self { json: json.into(), revision_at, meta: Arc::new(meta) })
+    }
+
+    /// The same object, which says nothing of its managers yet, with these `metadata.managedFields`.
+    pub fn with_managed_fields(mut self, json: &[u8]) -> Self {
+        let Some(place) = splice::find(&self.json, splice::MANAGED_FIELDS) else { return self };
+        let len = self.json.len();
+        self.json =
+            splice::insert_member(&self.json, place.insert_at, splice::MANAGED_FIELDS, [json, b"", b""])
+                .into();
+        // The revision's key is the greater one: its place is the same or after this one.
+        self.revision_at += (self.json.len() - len) as u32;
+        self
     }
 }
 
@@ -160,7 +173,7 @@ impl Entry {
         revision_at: u32,
         json: Bytes,
     ) -> Result<Self, serde_json::Error> {
-        let meta = match splice::find(&json) {
+        let meta = match splice::find(&json, splice::REVISION) {
             Some(place) => Meta::decode(&json[place.metadata])?,
             None => Meta::default(),
         };
@@ -183,7 +196,21 @@ impl Entry {
         }
     }
 
-    /// The object as `T`, decoded once per revision and shared by all who ask. (An entry that was replaced long
+    /// `metadata.managedFields` as JSON.
+    pub fn managed_fields(&self) -> Option<&[u8]> {
+        let value = splice::find(&self.json, splice::MANAGED_FIELDS)?.value?;
+        Some(&self.json[value])
+    }
+
+    /// The object's JSON without `metadata.managedFields`.
+    pub fn plain_json(&self) -> Cow<'_, [u8]> {
+        match splice::find(&self.json, splice::MANAGED_FIELDS).and_then(|place| place.existing) {
+            None => Cow::Borrowed(&self.json),
+            Some(range) => Cow::Owned([&self.json[..range.start], &self.json[range.end..]].concat()),
+        }
+    }
+
+    /// The object as `T`, without `metadata.managedFields`, decoded once per revision and shared by all who ask. (An entry that was replaced long
     /// ago forgets the decoded form to save memory, and decodes again in the unlikely case that somebody asks.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,7 +219,7 @@ impl Entry {
         {
             return Ok(object);
         }
-        let mut object: T = serde_json::from_slice(&self.json)?;
+        let mut object: T = serde_json::from_slice(&self.plain_json())?;
         if let Some(pod) = (&mut object as &mut dyn Any).downcast_mut() {
             naru_model::pod::compact(pod);
         }
@@ -274,6 +301,27 @@ mod tests {
         assert_eq!(meta.finalizers, ["a/b"]);
         assert_eq!(meta.creation_timestamp, Some("2026-01-02T03:04:05Z".parse().unwrap()));
         assert_eq!(meta.deletion_timestamp, None);
+    }
+
+    #[test]
+    fn managers_are_in_the_json_and_not_in_the_typed_object() {
+        let managers = br#"[{"manager":"kubectl"}]"#;
+        let mut object = config_map();
+        let draft = Draft::new(&object).unwrap().with_managed_fields(managers);
+        let entry = Entry::new(key(), Revision(17), &draft);
+        assert_eq!(entry.managed_fields(), Some(&managers[..]));
+        object.metadata.resource_version = Some("17".into());
+        assert_eq!(entry.plain_json(), serde_json::to_vec(&object).unwrap());
+        assert_eq!(*entry.typed::<ConfigMap>().unwrap(), object);
+        object.metadata.managed_fields = Some(serde_json::from_slice(managers).expect("managers"));
+        assert_eq!(entry.json, serde_json::to_vec(&object).unwrap());
+        assert_eq!(entry.at(Revision(18)).managed_fields(), Some(&managers[..]));
+        let bare = Draft::new(&ConfigMap::default()).unwrap().with_managed_fields(managers);
+        let bare = Entry::new(key(), Revision(1), &bare);
+        assert!(
+            bare.json
+                .ends_with(br#""metadata":{"managedFields":[{"manager":"kubectl"}],"resourceVersion":"1"}}"#)
+        );
     }
 
     #[test]

@@ -1,27 +1,32 @@
-//! Finds where in an object's JSON `metadata.resourceVersion` belongs, and puts it there.
+//! Finds where in an object's JSON a member of `metadata` belongs, and puts it there.
 //!
 //! The state machine learns an object's revision only while it applies the write, when nobody wants to parse and
 //! print the object again: the text is cut open at one place instead. Members of `metadata` are in alphabetical
-//! order in canonical JSON, so the place is before the first key greater than `resourceVersion`.
+//! order in canonical JSON, so the place is before the first key greater than `resourceVersion`. In the same way
+//! `managedFields`, which no code reads as a typed value, stays text on its way in and out.
 
 use std::ops::Range;
 
 use super::Revision;
 
-const FIELD: &[u8] = b"resourceVersion";
+pub(super) const REVISION: &[u8] = b"resourceVersion";
+pub(super) const MANAGED_FIELDS: &[u8] = b"managedFields";
 
-/// Where `metadata` lies in an object's JSON, and where in it the revision is or belongs.
+/// Where `metadata` lies in an object's JSON, and where in it a member is or belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub metadata: Range<usize>,
-    /// An existing `resourceVersion` member together with the comma that goes with it.
+    /// The member that is there together with the comma that goes with it.
     pub existing: Option<Range<usize>>,
+    /// Its value.
+    pub value: Option<Range<usize>>,
     /// Where a new member goes, in the text with `existing` cut out.
     pub insert_at: usize,
 }
 
-/// Looks through the top-level object in `json`, which must be valid JSON. `None` where it has no `metadata` object.
-pub(super) fn find(json: &[u8]) -> Option<Place> {
+/// Looks through the top-level object in `json`, which must be valid JSON, for member `field` of `metadata`. `None`
+/// where it has no `metadata` object.
+pub(super) fn find(json: &[u8], field: &[u8]) -> Option<Place> {
     let mut members = Members::new(json, 0)?;
     let metadata = loop {
         let member = members.next()?;
@@ -29,15 +34,16 @@ pub(super) fn find(json: &[u8]) -> Option<Place> {
             break member.value;
         }
     };
-    let mut existing = None;
+    let (mut existing, mut value) = (None, None);
     let mut insert_at = None;
     let (mut count, mut is_last) = (0, false);
     for member in Members::new(json, metadata.start)? {
         count += 1;
-        is_last = &json[member.key.clone()] == FIELD;
+        is_last = &json[member.key.clone()] == field;
         if is_last {
             existing = Some(member.start..member.value.end);
-        } else if insert_at.is_none() && &json[member.key.clone()] > FIELD {
+            value = Some(member.value);
+        } else if insert_at.is_none() && &json[member.key.clone()] > field {
             insert_at = Some(member.start);
         }
     }
@@ -56,23 +62,29 @@ pub(super) fn find(json: &[u8]) -> Option<Place> {
     {
         insert_at -= range.len();
     }
-    Some(Place { metadata, existing, insert_at })
+    Some(Place { metadata, existing, value, insert_at })
 }
 
-/// `json` with the member put in at `at`.
+/// `json` with the revision put in at `at`.
 pub(super) fn insert(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
+    let mut digits = [0; 20];
+    insert_member(json, at, REVISION, [b"\"", decimal(revision.0, &mut digits), b"\""])
+}
+
+/// `json` with a member put in at `at`; its value is the given texts together.
+pub(super) fn insert_member(json: &[u8], at: usize, field: &[u8], value: [&[u8]; 3]) -> Vec<u8> {
     let (before, after) = json.split_at(at);
     let is_first = before.last() == Some(&b'{');
     let is_last = after.first() == Some(&b'}');
-    let mut text = Vec::with_capacity(json.len() + member_len(revision) + 1);
+    let len: usize = value.iter().map(|part| part.len()).sum();
+    let mut text = Vec::with_capacity(json.len() + field.len() + len + 4);
     text.extend_from_slice(before);
     if is_last && !is_first {
         text.push(b',');
     }
-    text.extend_from_slice(b"\"resourceVersion\":\"");
-    let mut digits = [0; 20];
-    text.extend_from_slice(decimal(revision.0, &mut digits));
-    text.push(b'"');
+    for part in [b"\"", field, b"\":"].into_iter().chain(value) {
+        text.extend_from_slice(part);
+    }
     if !is_last {
         text.push(b',');
     }
@@ -94,7 +106,7 @@ pub(super) fn remove(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
 }
 
 fn member_len(revision: Revision) -> usize {
-    FIELD.len() + 5 + decimal(revision.0, &mut [0; 20]).len()
+    REVISION.len() + 5 + decimal(revision.0, &mut [0; 20]).len()
 }
 
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -206,7 +218,7 @@ mod tests {
 
     /// Strips `input`, expects `stripped`, puts revision 42 in, expects `spliced`, and takes it out again.
     fn check(input: &str, stripped: &str, spliced: &str) {
-        let place = find(input.as_bytes()).expect("has metadata");
+        let place = find(input.as_bytes(), REVISION).expect("has metadata");
         let mut text = input.as_bytes().to_vec();
         if let Some(range) = place.existing {
             text.drain(range);
@@ -275,7 +287,7 @@ mod tests {
     #[test]
     fn objects_without_metadata_have_no_place() {
         for json in ["{}", "[]", "1", "\"metadata\"", r#"{"metadata":1}"#, r#"{"spec":{"metadata":{}}}"#] {
-            assert_eq!(find(json.as_bytes()), None, "{json}");
+            assert_eq!(find(json.as_bytes(), REVISION), None, "{json}");
         }
     }
 

@@ -114,7 +114,7 @@ impl ObjectType {
     }
 
     fn compare_lists(&self, list: &ListNode, old: Side<'_>, new: Side<'_>, found: &mut Comparison) {
-        let (before, after) = (self.items(list, old), self.items(list, new));
+        let (before, after) = (items(list, old), items(list, new));
         let (mut left, mut right) = (before.as_slice(), after.as_slice());
         while let Some((element, _)) =
             [left.first(), right.first()].into_iter().flatten().min_by_key(|item| &item.0)
@@ -152,15 +152,6 @@ impl ObjectType {
         }
     }
 
-    /// A list's items by what tells them apart, in that order; items that nothing tells apart are left out.
-    fn items<'a>(&self, list: &ListNode, side: Side<'a>) -> Vec<(Element, &'a Tree<'a>)> {
-        let Some(Tree::List(items)) = side else { return Vec::new() };
-        let mut items: Vec<_> =
-            items.iter().filter_map(|item| Some((element_of(list, item).ok()?, item))).collect();
-        items.sort_by(|left, right| left.0.cmp(&right.0));
-        items
-    }
-
     /// All the fields of an object.
     pub(super) fn fields_of(&self, object: &Tree<'_>) -> Fields {
         self.fields_at(self.root, object)
@@ -171,13 +162,13 @@ impl ObjectType {
         let deduced = MapNode { element: Some(kind), ..MapNode::default() };
         match (self.node(kind), tree) {
             (Node::Map(map), Tree::Map(members)) if !map.is_atomic => {
-                self.fields_of_map(map, members, &mut found)
+                self.fields_of_map(map, members, &mut found);
             }
             (Node::Deduced, Tree::Map(members)) => self.fields_of_map(&deduced, members, &mut found),
             (Node::Map(map), Tree::Null) if !map.is_atomic => (),
             (Node::Deduced, Tree::Null) => (),
             (Node::List(list), _) if !matches!(list.kind, ListKind::Atomic) => {
-                for group in self.items(list, Some(tree)).chunk_by(|left, right| left.0 == right.0) {
+                for group in items(list, Some(tree)).chunk_by(|left, right| left.0 == right.0) {
                     let mut below = match group {
                         [(_, item)] => self.fields_at(list.element, item),
                         _ => Fields::default(),
@@ -203,7 +194,16 @@ impl ObjectType {
     }
 }
 
-fn members<'a>(side: Side<'a>) -> &'a [(Cow<'a, str>, Tree<'a>)] {
+/// A list's items by what tells them apart, in that order; items that nothing tells apart are left out.
+fn items<'a>(list: &ListNode, side: Side<'a>) -> Vec<(Element, &'a Tree<'a>)> {
+    let Some(Tree::List(items)) = side else { return Vec::new() };
+    let mut items: Vec<_> =
+        items.iter().filter_map(|item| Some((element_of(list, item).ok()?, item))).collect();
+    items.sort_by(|left, right| left.0.cmp(&right.0));
+    items
+}
+
+fn members(side: Side<'_>) -> &[(Cow<'_, str>, Tree<'_>)] {
     match side {
         Some(Tree::Map(members)) => members,
         _ => &[],

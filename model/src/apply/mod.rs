@@ -22,5 +22,5 @@ mod tests;
 
 pub use fields::{Element, Fields};
 pub use managers::{ApplyError, Conflict, Entry, ManagedFields, Operation, Writer};
-pub use schema::ObjectType;
+pub use schema::{Extension, ObjectType, extensions};
 pub use tree::Tree;

@@ -88,13 +88,55 @@ pub(super) struct Key {
 static BUILTIN: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::parse(include_str!("types.txt"))));
 
 const API: &str = "io.k8s.api.";
+const META: &str = "io.k8s.apimachinery.pkg.apis.";
+
+/// A type's name in the table.
+fn table_name(type_name: &str) -> &str {
+    type_name.strip_prefix(API).or_else(|| type_name.strip_prefix(META)).unwrap_or(type_name)
+}
+
+/// An OpenAPI extension that says how a field of a type is merged; of the type itself where `field` is "".
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extension {
+    pub field: &'static str,
+    pub name: &'static str,
+    pub value: Value,
+}
+
+/// What OpenAPI says of the built-in type with this name.
+pub fn extensions(type_name: &str) -> Vec<Extension> {
+    let Some(id) = BUILTIN.names.get(table_name(type_name)) else { return Vec::new() };
+    let Node::Map(map) = BUILTIN.node(*id) else { return Vec::new() };
+    let atomic_map = |field| Extension { field, name: "x-kubernetes-map-type", value: "atomic".into() };
+    let mut found: Vec<_> = map.is_atomic.then(|| atomic_map("")).into_iter().collect();
+    for field in &map.fields {
+        let Cow::Borrowed(name) = field.name else { continue };
+        let list_type =
+            |kind: &str| Extension { field: name, name: "x-kubernetes-list-type", value: kind.into() };
+        match BUILTIN.node(field.kind) {
+            // What is a type of its own says it itself.
+            Node::Map(map) if map.is_atomic && map.fields.is_empty() => found.push(atomic_map(name)),
+            Node::List(list) => match &list.kind {
+                ListKind::Atomic => found.push(list_type("atomic")),
+                ListKind::Set => found.push(list_type("set")),
+                ListKind::Keyed(keys) => {
+                    let value = keys.iter().map(|key| Value::from(&*key.name)).collect();
+                    found.push(Extension { field: name, name: "x-kubernetes-list-map-keys", value });
+                    found.push(list_type("map"));
+                }
+            },
+            _ => (),
+        }
+    }
+    found
+}
 
 impl ObjectType {
     /// The built-in type with this OpenAPI name, as [`crate::patch::merge_keys::type_name`] makes it. A type that is
     /// not known is treated as one without a schema.
     pub fn builtin(type_name: &str) -> Self {
         let schema = BUILTIN.clone();
-        match schema.names.get(type_name.strip_prefix(API).unwrap_or(type_name)) {
+        match schema.names.get(table_name(type_name)) {
             Some(root) => Self { root: *root, schema },
             None => Self::deduced(),
         }
@@ -337,6 +379,28 @@ mod tests {
         let event = ObjectType::builtin("io.k8s.api.core.v1.Event");
         let Node::Map(reference) = at(&event, &["involvedObject"]) else { panic!("a map") };
         assert!(reference.is_atomic);
+    }
+
+    #[test]
+    fn extensions_say_what_is_merged() {
+        let of = |type_name: &str, field: &str| -> Vec<_> {
+            let found = extensions(type_name).into_iter().filter(|extension| extension.field == field);
+            found.map(|extension| (extension.name, extension.value)).collect()
+        };
+        assert_eq!(
+            of("io.k8s.api.core.v1.ServiceSpec", "ports"),
+            [
+                ("x-kubernetes-list-map-keys", serde_json::json!(["port", "protocol"])),
+                ("x-kubernetes-list-type", "map".into()),
+            ]
+        );
+        assert_eq!(
+            of("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers"),
+            [("x-kubernetes-list-type", "set".into())]
+        );
+        let atomic = [("x-kubernetes-map-type", Value::from("atomic"))];
+        assert_eq!(of("io.k8s.api.core.v1.PodSpec", "nodeSelector"), atomic);
+        assert_eq!(of("io.k8s.api.core.v1.ObjectReference", ""), atomic);
     }
 
     #[test]

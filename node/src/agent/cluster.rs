@@ -100,6 +100,9 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The agent does the kubelet's job, and the fields that it writes are known as the kubelet's.
+const USER_AGENT: http::HeaderValue = http::HeaderValue::from_static("kubelet/v1.37.0 (naru)");
+
 /// A client that multiplexes over HTTP/2 where the server has it: hundreds of status writes share one connection.
 pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
     // A process may hold several crypto providers; whoever chose first is right.
@@ -117,6 +120,10 @@ pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
         let service = tower::ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer()?)
+            .map_request(|mut request: http::Request<Body>| {
+                request.headers_mut().insert(http::header::USER_AGENT, USER_AGENT);
+                request
+            })
             .map_err(Into::<tower::BoxError>::into)
             .service(http);
         Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())

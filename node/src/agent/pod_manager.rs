@@ -113,7 +113,10 @@ impl PodManager {
         let events = tokio::spawn(follow_events(self.shared.runtime.clone(), runtime_news, shutdown.clone()));
         let selector = format!("spec.nodeName={}", self.shared.node_name);
         let config = watcher::Config::default().fields(&selector).page_size(2000);
-        let mut pods = watcher(Api::<Pod>::all(client), config).default_backoff().boxed();
+        // Who owns which field is as much as the rest of a pod, and nothing here asks for it.
+        let forget_managers = |pod: &mut Pod| pod.metadata.managed_fields = None;
+        let pods = watcher(Api::<Pod>::all(client), config).default_backoff();
+        let mut pods = pods.modify(forget_managers).boxed();
         let mut relist_at = Instant::now() + RELIST_WITHOUT_EVENTS;
         let mut has_events = false;
         let mut refresh_at = Instant::now() + REFRESH_AT_LEAST;

@@ -107,6 +107,7 @@ impl Writer<'_> {
                     "application/json-patch+json",
                     "application/merge-patch+json",
                     "application/strategic-merge-patch+json",
+                    "application/apply-patch+yaml",
                 ][..],
             )),
             "delete" | "deletecollection" => {

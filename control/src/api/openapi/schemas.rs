@@ -6,7 +6,10 @@ use k8s_openapi::{
     api::{autoscaling, core, policy},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status},
 };
-use naru_model::patch::merge_keys;
+use naru_model::{
+    apply::{self, Extension},
+    patch::merge_keys,
+};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -89,8 +92,17 @@ pub(super) fn list_type(resource: &Served) -> String {
     format!("{}List", resource.type_name)
 }
 
-/// Says of each list how a strategic merge patch merges it.
+/// Says of each field how a strategic merge patch and server-side apply merge it.
 fn add_merge_facts(type_name: &str, schema: &mut Value) {
+    for Extension { field, name, value } in apply::extensions(type_name) {
+        let place = match field {
+            "" => Some(&mut *schema),
+            field => schema.get_mut("properties").and_then(|properties| properties.get_mut(field)),
+        };
+        if let Some(place) = place {
+            place[name] = value;
+        }
+    }
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     for (field, property) in properties {
         let Some(facts) = merge_keys::of(type_name, field) else { continue };

@@ -12,7 +12,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp,
 };
 use naru_model::{
-    ResourceInfo, duration,
+    ResourceInfo,
+    apply::ObjectType,
+    duration,
     validation::{FieldError, FieldErrorKind, FieldErrors, Path},
 };
 use serde::de::Error as _;
@@ -77,6 +79,9 @@ impl AnyObject for CustomObject {
     }
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         self.value()
+    }
+    fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&self.value()?)
     }
     fn boxed(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())
@@ -232,7 +237,10 @@ impl ErasedKind for CustomKind {
     }
 
     fn load(&self, entry: &Entry) -> Result<Arc<dyn AnyObject>, serde_json::Error> {
-        Ok(Arc::new(self.load_custom(&entry.json)?))
+        let mut object = self.load_custom(&entry.json)?;
+        // They are kept beside the object, as of every other kind.
+        object.meta.managed_fields = None;
+        Ok(Arc::new(object))
     }
 
     fn is_served_as_stored(&self, entry: &Entry) -> bool {
@@ -324,6 +332,16 @@ impl ErasedKind for CustomKind {
         differs(new, old) || differs(old, new)
     }
 
+    fn object_type(&self) -> Option<ObjectType> {
+        serde_json::to_value(&self.props).ok().map(|schema| ObjectType::of_custom_resource(&schema))
+    }
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" if self.has_status => &["status"],
+            "status" => &["spec", "metadata"],
+            _ => &[],
+        }
+    }
     fn has_generation(&self) -> bool {
         true
     }

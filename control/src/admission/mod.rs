@@ -62,7 +62,7 @@ impl Admission {
     ) -> Result<(), ApiError> {
         nodes::admit_update(call, part, new, old)?;
         certificates::admit_update(&self.authorizer, call, part, new, old)?;
-        if part != Part::Whole {
+        if !matches!(part, Part::Whole | Part::Scale) {
             return Ok(());
         }
         certificates::admit_bundle(&self.authorizer, call, new)?;

@@ -36,6 +36,8 @@ pub(super) fn add_default_tolerations(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodSpec;
+
     use super::*;
 
     fn keys(pod: &Pod) -> Vec<(String, Option<i64>)> {

@@ -9,8 +9,8 @@ use naru_model::{ResourceInfo, apply::ObjectType};
 use serde_json::Value;
 
 use super::{
-    Kind, autoscaler, certificates, configmap, controllerrevision, crd, cronjob, daemonset, deployment, disruptionbudget,
-    endpoints, endpointslice,
+    Kind, autoscaler, certificates, configmap, controllerrevision, crd, cronjob, daemonset, deployment,
+    disruptionbudget, endpoints, endpointslice,
     erased::{Erase, ErasedKind, OnUnknown},
     event, job, lease, limitrange, namespace, node, persistentvolume, persistentvolumeclaim, pod,
     podtemplate, priorityclass, rbac, replicaset, replicationcontroller, resourcequota, reviews,

@@ -381,7 +381,7 @@ impl Registry {
                 kind.prepare_part_update(name, &mut *object, &*old);
                 let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
                 object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
-                self.0.admission.admit_update(self.store(), call, &mut *object, &*old)?;
+                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
                 let mut errors = FieldErrors::default();
                 kind.validate(&*object, &mut errors);
                 kind.validate_part_update(name, &*object, &*old, &mut errors);

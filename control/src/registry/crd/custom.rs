@@ -299,6 +299,17 @@ impl ErasedKind for CustomKind {
     ) {
     }
 
+    fn prepare_part_update(&self, _part: &str, _new: &mut dyn AnyObject, _old: &dyn AnyObject) {}
+
+    fn validate_part_update(
+        &self,
+        _part: &str,
+        _new: &dyn AnyObject,
+        _old: &dyn AnyObject,
+        _errors: &mut FieldErrors,
+    ) {
+    }
+
     fn validate_name(&self, name: &str, errors: &mut FieldErrors) {
         naru_model::validation::dns1123_subdomain_name(name, errors);
     }

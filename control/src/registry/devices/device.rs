@@ -199,7 +199,9 @@ fn validate_allocatable(resource: &NodeAllocatableResource, path: &Path, errors:
             ("capacityMultiplier", &mapping.capacity_multiplier),
             ("deviceMultiplier", &mapping.device_multiplier),
         ] {
-            amount.iter().for_each(|amount| is_quantity(amount, &path.child(field), errors));
+            if let Some(amount) = amount {
+                is_quantity(amount, &path.child(field), errors);
+            }
         }
         if mapping.capacity_key.is_some() != mapping.capacity_multiplier.is_some() {
             errors.required(&path, "`capacityKey` and `capacityMultiplier` must be set together");
@@ -208,7 +210,9 @@ fn validate_allocatable(resource: &NodeAllocatableResource, path: &Path, errors:
     if let Some(overhead) = &resource.overhead {
         let path = path.child("overhead");
         for (field, amount) in [("perContainer", &overhead.per_container), ("perPod", &overhead.per_pod)] {
-            amount.iter().for_each(|amount| check::not_negative_quantity(amount, &path.child(field), errors));
+            if let Some(amount) = amount {
+                check::not_negative_quantity(amount, &path.child(field), errors);
+            }
         }
     }
 }

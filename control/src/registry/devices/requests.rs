@@ -221,7 +221,9 @@ pub fn validate_references(
 pub fn validate_reference(reference: &str, names: &RequestNames<'_>, path: &Path, errors: &mut FieldErrors) {
     let parts: Vec<&str> = reference.split('/').collect();
     if parts.len() <= 2 {
-        parts.iter().for_each(|part| check::dns_label(part, path, errors));
+        for part in &parts {
+            check::dns_label(part, path, errors);
+        }
     }
     let is_known = match parts.as_slice() {
         [request] => names.contains_key(request),

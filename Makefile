@@ -5,7 +5,7 @@ export NARU_TOOLS ?= $(HOME)/.cache/naru/tools
 SAMPLES := $(CURDIR)/build/samples
 NARU := $(CARGO_TARGET_DIR)/debug/naru
 
-.PHONY: help demo build samples setup tools test unit e2e bench lint fmt deny clean
+.PHONY: help demo build samples setup tools clients test unit e2e bench lint fmt deny clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,6 +22,10 @@ samples: ## the sample services, as WebAssembly
 tools: ## kubectl (two versions) and helm, for demo and tests
 	@tools/kubectl.sh $(NARU_TOOLS)
 
+clients: ## the Python and the JavaScript client, for tests
+	@tools/setup.sh test
+	@tools/clients.sh $(NARU_TOOLS)
+
 demo: build samples tools ## a cluster, the samples in it, and their answers
 	@tools/demo.sh $(NARU) $(SAMPLES) $(NARU_TOOLS)
 
@@ -32,8 +36,7 @@ unit: setup ## unit tests
 	cargo nextest run --locked --workspace --exclude naru-tests
 	cargo test --locked --workspace --doc --quiet
 
-e2e: build samples tools ## end-to-end tests: the real binary, driven by real clients
-	@tools/setup.sh test
+e2e: build samples tools clients ## end-to-end tests: the real binary, driven by real clients
 	NARU_BIN=$(NARU) NARU_SAMPLES=$(SAMPLES) cargo nextest run --locked -p naru-tests -p naru
 
 bench: samples tools ## benchmarks beside their peers; rewrites the tables of docs/PERFORMANCE.md

@@ -22,6 +22,9 @@ case ${1:-build} in
   test)
     need docker-registry docker-registry
     need curl curl
+    need pip3 python3-pip
+    need node nodejs
+    need npm npm
     ;;
   bench)
     need wrk wrk

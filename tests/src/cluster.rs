@@ -9,7 +9,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Kubectl, kubectl::Answer, naru_binary, sample};
+use crate::{
+    Kubectl, checkout,
+    kubectl::{Answer, finish, tool},
+    naru_binary, sample,
+};
 
 /// What kind of cluster to start.
 #[derive(Debug, Clone)]
@@ -119,6 +123,27 @@ impl Cluster {
     /// Both kubectl versions that the tests use.
     pub fn kubectls(&self) -> [Kubectl; 2] {
         ["1.35", "1.37"].map(|version| self.kubectl_of(version))
+    }
+
+    /// Helm 4.
+    pub fn helm(&self, args: &[&str]) -> Answer {
+        self.run_client(Command::new(tool("helm")).args(args))
+    }
+
+    /// A program of `tests/clients`, in Python or JavaScript by its name, with that language's client at hand.
+    pub fn client_program(&self, name: &str) -> Answer {
+        let language = if name.ends_with(".py") { "python3" } else { "node" };
+        let mut command = Command::new(language);
+        command.arg(checkout("tests/clients").join(name));
+        match language {
+            "python3" => command.env("PYTHONPATH", tool("python")),
+            _ => command.env("NODE_MODULES", tool("javascript")),
+        };
+        self.run_client(&mut command)
+    }
+
+    fn run_client(&self, command: &mut Command) -> Answer {
+        finish(command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.path()))
     }
 
     /// A typed client.

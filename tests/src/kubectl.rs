@@ -38,15 +38,21 @@ impl Answer {
     }
 }
 
+/// Something that `make tools` or `make clients` brought.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let tools = std::env::var_os("NARU_TOOLS").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/naru/tools"),
+        PathBuf::from,
+    );
+    let path = tools.join(name);
+    assert!(path.exists(), "{} is missing: run `make tools clients`", path.display());
+    path
+}
+
 impl Kubectl {
     /// `version` is `1.35` or `1.37`.
     pub fn new(version: &str, kubeconfig: &Path, home: &Path) -> Self {
-        let tools = std::env::var_os("NARU_TOOLS").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/naru/tools"),
-            PathBuf::from,
-        );
-        let binary = tools.join(format!("kubectl-{version}"));
-        assert!(binary.exists(), "{} is missing: run `make tools`", binary.display());
+        let binary = tool(&format!("kubectl-{version}"));
         Self { binary, kubeconfig: kubeconfig.into(), home: home.into() }
     }
 
@@ -62,7 +68,7 @@ impl Kubectl {
     }
 
     pub fn run(&self, args: &[&str]) -> Answer {
-        finish(self.command(args).stdin(Stdio::null()))
+        finish(&mut self.command(args))
     }
 
     /// Runs with `input` on standard input: `kubectl.run_with(&["apply", "-f", "-"], yaml)`.
@@ -115,8 +121,8 @@ impl Kubectl {
     }
 }
 
-fn finish(command: &mut Command) -> Answer {
-    answer(&command.output().expect("kubectl starts"))
+pub(crate) fn finish(command: &mut Command) -> Answer {
+    answer(&command.stdin(Stdio::null()).output().expect("the client starts"))
 }
 
 fn answer(output: &std::process::Output) -> Answer {

@@ -31,6 +31,6 @@ pub fn naru_binary() -> PathBuf {
 }
 
 /// A folder at the top of the checkout.
-fn checkout(path: &str) -> PathBuf {
+pub fn checkout(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }

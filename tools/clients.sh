@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Brings the Python and the JavaScript client of Kubernetes into a folder, each with what it needs, nothing system-wide.
+set -euo pipefail
+out=${1:?folder}
+python=37.0.2
+javascript=1.4.0 # The last that runs on Node 20.
+
+if [ "$(cat "$out/python/.version" 2>/dev/null)" != $python ]; then
+  echo "fetching the Python client $python"
+  rm -rf "$out/python"
+  python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --root-user-action ignore \
+    --target "$out/python" "kubernetes==$python"
+  echo $python >"$out/python/.version"
+fi
+if [ "$(cat "$out/javascript/.version" 2>/dev/null)" != $javascript ]; then
+  echo "fetching the JavaScript client $javascript"
+  rm -rf "$out/javascript"
+  mkdir -p "$out/javascript"
+  npm install --silent --no-fund --no-audit --ignore-scripts --prefix "$out/javascript" "@kubernetes/client-node@$javascript"
+  echo $javascript >"$out/javascript/.version"
+fi

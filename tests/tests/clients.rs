@@ -66,7 +66,14 @@ fn helm_installs_upgrades_tests_rolls_back_and_uninstalls_a_chart() {
     assert_eq!((&list[0]["name"], &list[0]["status"]), (&"web".into(), &"deployed".into()));
 
     helm(&cluster, &[&["uninstall", "web"], &CHANGE[..]].concat());
-    let left = kubectl.run(&["get", "deploy,svc,cm,secret,sa,role,rolebinding", "-l", "helm.sh/chart", "-o", "name"]);
+    let left = kubectl.run(&[
+        "get",
+        "deploy,svc,cm,secret,sa,role,rolebinding",
+        "-l",
+        "helm.sh/chart",
+        "-o",
+        "name",
+    ]);
     assert_eq!(left.ok(), "");
     assert_eq!(helm(&cluster, &["list", "-q"]), "");
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     body::Body,
-    form::Form,
+    encoding::Encoding,
     handler::{Exchange, State, add_warnings, json_response},
     list, resources, reviews,
     select::Filter,
@@ -58,7 +58,7 @@ async fn components(
     call: &Call<'_>,
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    let (form, _) = resources::negotiate(&exchange, served)?;
     let entries = entries(exchange.state).await?;
     let body = if verb == "get" {
         let entry =
@@ -67,7 +67,7 @@ async fn components(
     } else {
         let filter = Filter::new(served, call, &exchange.query)?;
         let chosen = entries.into_iter().filter(|entry| filter.matches(entry)).collect();
-        list::answer(served, form, chosen, json!({}))?
+        list::answer(served, (form, Encoding::Json), chosen, json!({})).await?
     };
     let mut response = json_response(StatusCode::OK, body);
     add_warnings(&mut response, &[DEPRECATED.into()]);

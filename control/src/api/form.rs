@@ -5,7 +5,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
+use super::encoding::Encoding;
 use crate::{ApiError, registry::Served, store::Entry};
+
+/// What an object's metadata is called where it stands for itself.
+pub const METADATA_KIND: &str = "PartialObjectMetadata";
 
 /// What `Accept` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub enum Include {
 }
 
 impl MetaVersion {
-    fn api_version(self) -> &'static str {
+    pub fn api_version(self) -> &'static str {
         match self {
             Self::V1 => "meta.k8s.io/v1",
             Self::V1Beta1 => "meta.k8s.io/v1beta1",
@@ -51,16 +55,15 @@ impl Include {
 }
 
 impl Form {
-    /// The first form of `accept` that is served; JSON is the only encoding.
-    pub fn negotiate(accept: &str, include: &str) -> Result<Self, ApiError> {
+    /// The first form of `accept` that is served, and its encoding. `has_message` tells whether the kind has a
+    /// protobuf message; tables have none.
+    pub fn negotiate(accept: &str, include: &str, has_message: bool) -> Result<(Self, Encoding), ApiError> {
         if accept.is_empty() || accept == "application/json" || accept == "*/*" {
-            return Ok(Self::Plain);
+            return Ok((Self::Plain, Encoding::Json));
         }
         for clause in accept.split(',') {
             let mut parts = clause.split(';').map(str::trim);
-            if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
-                continue;
-            }
+            let Some(encoding) = parts.next().and_then(Encoding::of_media_type) else { continue };
             let (mut form, mut version, mut group) = ("", "", "");
             for part in parts {
                 match part.split_once('=') {
@@ -75,21 +78,21 @@ impl Form {
                 _ => MetaVersion::V1,
             };
             match form {
-                "" => return Ok(Self::Plain),
-                "Table" if group == "meta.k8s.io" => {
-                    return Ok(Self::Table { version, include: Include::parse(include)? });
+                "" if encoding != Encoding::Protobuf || has_message => return Ok((Self::Plain, encoding)),
+                "Table" if group == "meta.k8s.io" && encoding != Encoding::Protobuf => {
+                    return Ok((Self::Table { version, include: Include::parse(include)? }, encoding));
                 }
                 "PartialObjectMetadata" | "PartialObjectMetadataList" if group == "meta.k8s.io" => {
-                    return Ok(Self::Metadata { version });
+                    return Ok((Self::Metadata { version }, encoding));
                 }
                 _ => (),
             }
         }
-        Err(ApiError::NotAcceptable(
-            "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
-             application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
-                .into(),
-        ))
+        let protobuf = if has_message { ", application/vnd.kubernetes.protobuf" } else { "" };
+        Err(ApiError::NotAcceptable(format!(
+            "only the following media types are accepted: application/json, application/yaml{protobuf}, \
+             application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        )))
     }
 
     /// One object, alone.
@@ -135,11 +138,6 @@ fn only_metadata(version: MetaVersion, json: &[u8]) -> Bytes {
     bytes.put_slice(raw.as_bytes());
     bytes.put_slice(b"}");
     bytes.freeze()
-}
-
-/// The head of a list of metadata.
-pub fn metadata_list_type(version: MetaVersion) -> (&'static str, &'static str) {
-    ("PartialObjectMetadataList", version.api_version())
 }
 
 /// One row, encoded.
@@ -217,20 +215,30 @@ mod tests {
 
     #[test]
     fn the_first_form_that_is_known_wins() {
-        let form = |accept| Form::negotiate(accept, "").expect("acceptable");
+        let form = |accept| Form::negotiate(accept, "", true).expect("acceptable");
         let table = Form::Table { version: MetaVersion::V1, include: Include::Metadata };
-        assert_eq!(form(TABLES), table);
-        assert_eq!(form("application/vnd.kubernetes.protobuf, application/json"), Form::Plain);
-        assert_eq!(form("application/json;as=Unheard;v=v1;g=meta.k8s.io,*/*"), Form::Plain);
+        let metadata = Form::Metadata { version: MetaVersion::V1 };
+        assert_eq!(form(TABLES), (table, Encoding::Json));
+        assert_eq!(form("application/json;as=Unheard;v=v1;g=meta.k8s.io,*/*"), (Form::Plain, Encoding::Json));
         assert_eq!(
             form("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
-            Form::Metadata { version: MetaVersion::V1 }
+            (metadata, Encoding::Json)
         );
+        assert_eq!(form("application/yaml"), (Form::Plain, Encoding::Yaml));
     }
 
     #[test]
-    fn what_is_not_served_is_not_acceptable() {
-        let error = Form::negotiate("application/vnd.kubernetes.protobuf", "").expect_err("no protobuf");
-        assert_eq!(error.code(), 406);
+    fn protobuf_is_for_kinds_with_a_message_and_never_for_tables() {
+        const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+        let encoding =
+            |accept: &str, has_message| Form::negotiate(accept, "", has_message).map(|found| found.1);
+        let both = format!("{PROTOBUF}, application/json");
+        assert_eq!(encoding(&both, true).expect("fine"), Encoding::Protobuf);
+        assert_eq!(encoding(&both, false).expect("fine"), Encoding::Json);
+        assert_eq!(encoding(PROTOBUF, false).expect_err("a custom resource").code(), 406);
+        let tables = format!("{PROTOBUF};as=Table;v=v1;g=meta.k8s.io");
+        assert_eq!(encoding(&tables, true).expect_err("no table").code(), 406);
+        let metadata = format!("{PROTOBUF};as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
+        assert_eq!(encoding(&metadata, false).expect("fine"), Encoding::Protobuf);
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     body::{self, Body},
     documents::{self, Documents},
+    encoding::{Encoding, compress},
     form, health, images, impersonation,
     logs::NodeClient,
     metrics::{Metrics, RequestKind},
@@ -79,6 +80,8 @@ pub struct Exchange<'a> {
     pub body: Incoming,
     /// What kind of request it turned out to be, for the metrics.
     pub label: &'a mut RequestKind,
+    /// In which encoding the client wants its answer.
+    pub encoding: &'a mut Encoding,
 }
 
 /// The encodings that request bodies come in.
@@ -133,12 +136,13 @@ pub async fn handle(
 ) -> Response<Body> {
     let began = state.metrics.begin();
     let (parts, body) = request.into_parts();
-    let mut label = RequestKind::default();
+    let (mut label, mut encoding) = (RequestKind::default(), Encoding::default());
     let query = Query::parse(parts.uri.query());
     let is_pretty = query.flag("pretty");
     let answer = async {
         let user = identify(&state, certified.as_ref(), &parts).await?;
-        route(Exchange { state: &state, user, parts: &parts, query, body, label: &mut label }).await
+        let (label, encoding) = (&mut label, &mut encoding);
+        route(Exchange { state: &state, user, parts: &parts, query, body, label, encoding }).await
     };
     // A fault of ours in one request must not take the connection's other requests with it.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
@@ -148,8 +152,15 @@ pub async fn handle(
             failure(&ApiError::Internal(format!("a handler of {} {} failed", parts.method, parts.uri.path())))
         }
     };
+    let is_read = matches!(label.verb, "GET" | "LIST");
     state.metrics.end(label, response.status().as_u16(), began);
-    if is_pretty { prettify(response) } else { response }
+    let response = encoding.write(response);
+    let response = if is_pretty { prettify(response) } else { response };
+    let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    match accepted {
+        Some(accepted) if is_read => compress(accepted, response),
+        _ => response,
+    }
 }
 
 /// Who the request is from, or is to be taken for.
@@ -309,6 +320,13 @@ pub fn success(details: Value) -> Bytes {
         "status": "Success",
         "details": details,
     }))
+}
+
+/// A body that is encoded already.
+pub fn encoded_response(content_type: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = json_response(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// `Warning: 299 - "text"`, one header each.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use naru_model::validation::{FieldErrors, Path};
 use serde::{Deserialize, Serialize};
@@ -14,12 +15,13 @@ use serde_json::{Value, json};
 
 use super::{
     body::Body,
+    encoding::Encoding,
     form::{self, Form},
     query::Query,
     select::Filter,
 };
 use crate::{
-    ApiError,
+    ApiError, protobuf,
     registry::{Call, Registry, Served},
     store::{Entry, Key, Revision, Snapshot, Store, StoreError},
 };
@@ -177,7 +179,7 @@ pub async fn list(
     registry: &Registry,
     served: &Arc<Served>,
     call: &Call<'_>,
-    form: Form,
+    (form, encoding): (Form, Encoding),
     query: &Query<'_>,
 ) -> Result<Body, ApiError> {
     let options = ListOptions::parse(query)?;
@@ -186,32 +188,40 @@ pub async fn list(
     let page = Page::read(&view, &filter, &options, served);
     served.kind.prepare(&page.entries).await.map_err(ApiError::Internal)?;
     let metadata = page.metadata();
-    answer(served, form, page.entries, metadata)
+    answer(served, (form, encoding), page.entries, metadata).await
 }
 
 /// The list of `entries` in the form that the client wants.
-pub fn answer(
+pub async fn answer(
     served: &Served,
-    form: Form,
+    (form, encoding): (Form, Encoding),
     entries: Vec<Arc<Entry>>,
     metadata: Value,
 ) -> Result<Body, ApiError> {
     match form {
         Form::Plain => {
-            let list_kind = &served.list_kind;
             let is_as_stored = |entry: &Arc<Entry>| served.kind.is_served_as_stored(entry);
             let converts = served.conversion.is_some() || !entries.iter().all(is_as_stored);
+            let (kind, list_kind, api_version) = (served.info.kind, &*served.list_kind, &*served.api_version);
             let items = entries.into_iter();
             if converts {
                 let items: Result<Vec<_>, _> = items.map(|entry| form::plain(served, &entry)).collect();
-                return Ok(join(list_kind, &served.api_version, &metadata, items?.into_iter()));
+                return encode(encoding, kind, list_kind, api_version, metadata, items?.into_iter()).await;
             }
-            Ok(join(list_kind, &served.api_version, &metadata, items.map(|entry| entry.json.clone())))
+            encode(encoding, kind, list_kind, api_version, metadata, items.map(|entry| entry.json.clone()))
+                .await
         }
         Form::Metadata { version } => {
-            let (kind, api_version) = form::metadata_list_type(version);
             let items = entries.into_iter().map(move |entry| form::metadata(version, &entry));
-            Ok(join(kind, api_version, &metadata, items))
+            encode(
+                encoding,
+                form::METADATA_KIND,
+                "PartialObjectMetadataList",
+                version.api_version(),
+                metadata,
+                items,
+            )
+            .await
         }
         Form::Table { version, include } => {
             let now = Timestamp::now();
@@ -261,6 +271,35 @@ impl Page {
         }
         metadata
     }
+}
+
+/// A list of objects of `kind` in `encoding`, as far as that is done here: YAML comes as JSON, and whole.
+async fn encode(
+    encoding: Encoding,
+    kind: &str,
+    list_kind: &str,
+    api_version: &str,
+    metadata: Value,
+    items: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Result<Body, ApiError> {
+    if encoding == Encoding::Protobuf
+        && let Some(mut list) = protobuf::List::new(api_version, kind, &metadata)
+    {
+        // Much work for a large list, which must not hold up a thread that serves others.
+        let made = tokio::task::spawn_blocking(move || {
+            items.for_each(|item| list.push(&item));
+            list.finish()
+        });
+        let bytes = made.await.map_err(|error| ApiError::Internal(error.to_string()))?;
+        return Ok(Bytes::from(bytes).into());
+    }
+    let body = join(list_kind, api_version, &metadata, items);
+    Ok(match body {
+        Body::Stream(pieces) if encoding == Encoding::Yaml => {
+            Bytes::from(pieces.collect::<Vec<_>>().await.concat()).into()
+        }
+        other => other,
+    })
 }
 
 /// `{"kind":…,"apiVersion":…,"metadata":…,"items":[…]}`, at once where it is small.

@@ -8,6 +8,7 @@ mod body;
 mod computed;
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
+mod encoding; // JSON, YAML, protobuf; gzip.
 mod form; // As they are, as a table, metadata only.
 mod handler;
 pub mod health;

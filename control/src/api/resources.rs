@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::{
     body::{self, Body},
     computed,
+    encoding::Encoding,
     form::{self, Form},
-    handler::{ContentType, Exchange, add_warnings, json_response, success},
+    handler::{ContentType, Exchange, add_warnings, encoded_response, json_response, success},
     list, logs, managers,
     metrics::RequestKind,
     query::Query,
@@ -23,6 +24,7 @@ use crate::{
     ApiError,
     auth::Attributes,
     client::{Delete, Patch},
+    protobuf,
     registry::{
         Call, Deleted, Outcome, Part, Served,
         decode::{self, FieldValidation},
@@ -44,6 +46,8 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let served = &*place.served;
     let verb = verb(&exchange, &place)?;
     label(exchange.label, &place, verb);
+    // Where nothing suits, the refusal is JSON.
+    *exchange.encoding = negotiate(&exchange, served).map_or(Encoding::Json, |(_, encoding)| encoding);
     let user = exchange.user.clone();
     let manager = managers::name(&exchange, verb)?;
     let call = Call {
@@ -180,6 +184,14 @@ fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiErro
     Ok(is_dry)
 }
 
+/// The form and the encoding that `Accept` asks for.
+pub fn negotiate(exchange: &Exchange<'_>, served: &Served) -> Result<(Form, Encoding), ApiError> {
+    let accept = exchange.accept();
+    let has_message =
+        accept.contains("protobuf") && protobuf::has_message(&served.api_version, served.info.kind);
+    Form::negotiate(accept, exchange.query.text("includeObject"), has_message)
+}
+
 async fn whole(
     exchange: Exchange<'_>,
     place: &Place,
@@ -188,7 +200,7 @@ async fn whole(
 ) -> Result<Response<Body>, ApiError> {
     let state = exchange.state;
     let registry = &state.registry;
-    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    let (form, encoding) = negotiate(&exchange, call.served)?;
     match verb {
         "get" => {
             let options = list::ListOptions::parse(&exchange.query)?;
@@ -203,10 +215,13 @@ async fn whole(
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         "list" => {
-            let body = list::list(registry, &place.served, call, form, &exchange.query).await?;
-            Ok(json_response(StatusCode::OK, body))
+            let body = list::list(registry, &place.served, call, (form, encoding), &exchange.query).await?;
+            Ok(match encoding {
+                Encoding::Protobuf => encoded_response(encoding.content_type(), body),
+                Encoding::Json | Encoding::Yaml => json_response(StatusCode::OK, body),
+            })
         }
-        "watch" => watch_collection(&exchange, place, call, form).await,
+        "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
             let json = exchange.read_json().await?;
             let (object, mut warnings) = decode::object(call.served, &json, call.validation)?;
@@ -245,8 +260,11 @@ async fn watch_collection(
     exchange: &Exchange<'_>,
     place: &Place,
     call: &Call<'_>,
-    form: Form,
+    (form, encoding): (Form, Encoding),
 ) -> Result<Response<Body>, ApiError> {
+    if encoding == Encoding::Yaml {
+        return Err(ApiError::NotAcceptable("watches come as JSON or protobuf".into()));
+    }
     let state = exchange.state;
     // A watch of one object by its URL is one of the collection with a field selector.
     let selector;
@@ -263,8 +281,8 @@ async fn watch_collection(
         &narrowed
     };
     let shutdown = state.shutdown.child_token();
-    let body = watch::watch(&state.registry, &place.served, call, form, query, shutdown).await?;
-    Ok(json_response(StatusCode::OK, body))
+    let body = watch::watch(&state.registry, &place.served, call, (form, encoding), query, shutdown).await?;
+    Ok(encoded_response(encoding.stream_content_type(), body))
 }
 
 /// Get, update and patch of the whole object or a part of it that has the same form.
@@ -275,7 +293,7 @@ async fn part(
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
-    let form = Form::negotiate(exchange.accept(), exchange.query.text("includeObject"))?;
+    let (form, _) = negotiate(&exchange, call.served)?;
     match verb {
         "get" => {
             let entry = registry.entry(call)?;

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+mod encodings;
+
 use super::{State, handle};
 use crate::{
     ApiClient,

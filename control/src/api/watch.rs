@@ -1,4 +1,4 @@
-//! WATCH: a stream of frames, one JSON object a line.
+//! WATCH: a stream of frames, one JSON object a line, or protobuf messages led by their lengths.
 //!
 //! Watchers read the store's shared history; a frame in the plain form is made once for all of them. Events that
 //! wait are sent together. A watcher that falls behind the history is told so (410) and ended, never buffered for.
@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     body::Body,
+    encoding::Encoding,
     form::{self, Form},
     list::{ListOptions, VersionMatch, invalid_options, wait_for},
     query::Query,
     select::Filter,
 };
 use crate::{
-    ApiError,
+    ApiError, protobuf,
     registry::{Call, Registry, Served},
     store::{Entry, Event, EventKind, Lagged, Revision, StoreError, Watch},
 };
@@ -38,7 +39,7 @@ pub async fn watch(
     registry: &Registry,
     served: &Arc<Served>,
     call: &Call<'_>,
-    form: Form,
+    (form, encoding): (Form, Encoding),
     query: &Query<'_>,
     shutdown: CancellationToken,
 ) -> Result<Body, ApiError> {
@@ -69,7 +70,7 @@ pub async fn watch(
     };
     let events = match store.watch(filter.scope.clone(), start) {
         Ok(events) => events,
-        Err(StoreError::Expired(_)) => return Ok(Bytes::from(too_old(start)).into()),
+        Err(StoreError::Expired(_)) => return Ok(too_old(encoding, start).into()),
         Err(error) => return Err(error.into()),
     };
     let timeout = match query.number("timeoutSeconds")? {
@@ -83,6 +84,7 @@ pub async fn watch(
         served: served.clone(),
         filter,
         form,
+        encoding,
         events,
         initial,
         ends_initial_with: (sends_initial == Some(true) && allows_bookmarks).then_some(start),
@@ -131,6 +133,7 @@ struct Watcher {
     served: Arc<Served>,
     filter: Filter,
     form: Form,
+    encoding: Encoding,
     events: Watch,
     initial: VecDeque<Arc<Entry>>,
     /// The revision at which the end of the initial events is to be announced.
@@ -164,7 +167,7 @@ impl Watcher {
                 Wake::End => return None,
                 Wake::Bookmark => {
                     let bookmark = self.bookmark(self.events.progress(), false);
-                    put_frame(&mut piece, "BOOKMARK", &bookmark);
+                    put_frame(self.encoding, &mut piece, "BOOKMARK", &bookmark);
                 }
                 Wake::Event(event) => self.take_events(event, &mut piece),
             }
@@ -194,7 +197,7 @@ impl Watcher {
             && let Some(entry) = self.initial.pop_front()
         {
             match self.object(&entry) {
-                Ok(object) => put_frame(&mut piece, "ADDED", &object),
+                Ok(object) => put_frame(self.encoding, &mut piece, "ADDED", &object),
                 Err(error) => self.fail(&error, &mut piece),
             }
         }
@@ -202,7 +205,7 @@ impl Watcher {
             && let Some(revision) = self.ends_initial_with.take()
         {
             let bookmark = self.bookmark(revision, true);
-            put_frame(&mut piece, "BOOKMARK", &bookmark);
+            put_frame(self.encoding, &mut piece, "BOOKMARK", &bookmark);
         }
         piece.freeze()
     }
@@ -215,7 +218,7 @@ impl Watcher {
                 Ok(Some(event)) => self.put_event(&event, piece),
                 Ok(None) => return,
                 Err(Lagged) => {
-                    piece.put_slice(too_old(self.events.progress()).as_bytes());
+                    piece.put_slice(&too_old(self.encoding, self.events.progress()));
                     self.is_over = true;
                 }
             }
@@ -246,11 +249,12 @@ impl Watcher {
         let is_as_stored =
             self.served.conversion.is_none() && self.served.kind.is_served_as_stored(&event.entry);
         if self.form == Form::Plain && is_as_stored {
-            piece.put_slice(&event.frame(kind, || frame(kind, &event.entry.json)));
+            let name = frame_name(self.encoding, kind);
+            piece.put_slice(&event.frame(name, || frame(self.encoding, kind, &event.entry.json)));
             return;
         }
         match self.object(&event.entry) {
-            Ok(object) => put_frame(piece, kind, &object),
+            Ok(object) => put_frame(self.encoding, piece, kind, &object),
             Err(error) => self.fail(&error, piece),
         }
     }
@@ -265,7 +269,12 @@ impl Watcher {
         };
         match object {
             Ok(object) => {
-                put_frame(piece, "DELETED", &with_revision(&object, previous.revision, event.revision));
+                put_frame(
+                    self.encoding,
+                    piece,
+                    "DELETED",
+                    &with_revision(&object, previous.revision, event.revision),
+                );
             }
             Err(error) => self.fail(&error, piece),
         }
@@ -297,19 +306,16 @@ impl Watcher {
                 "apiVersion": self.served.api_version,
                 "metadata": metadata,
             })),
-            Form::Metadata { version } => {
-                let (_, api_version) = form::metadata_list_type(version);
-                form::to_bytes(&json!({
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": api_version,
-                    "metadata": metadata,
-                }))
-            }
+            Form::Metadata { version } => form::to_bytes(&json!({
+                "kind": form::METADATA_KIND,
+                "apiVersion": version.api_version(),
+                "metadata": metadata,
+            })),
             // kubectl reads the annotation from the row's object.
             Form::Table { version, .. } => {
                 let object = json!({
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": form::metadata_list_type(version).1,
+                    "kind": form::METADATA_KIND,
+                    "apiVersion": version.api_version(),
                     "metadata": metadata,
                 });
                 let row = form::to_bytes(&json!({ "cells": Value::Array(Vec::new()), "object": object }));
@@ -320,12 +326,17 @@ impl Watcher {
     }
 
     fn fail(&mut self, error: &ApiError, piece: &mut BytesMut) {
-        put_frame(piece, "ERROR", &form::to_bytes(&error.to_status()));
+        put_frame(self.encoding, piece, "ERROR", &form::to_bytes(&error.to_status()));
         self.is_over = true;
     }
 }
 
-fn put_frame(piece: &mut BytesMut, kind: &str, object: &[u8]) {
+fn put_frame(encoding: Encoding, piece: &mut BytesMut, kind: &str, object: &[u8]) {
+    if encoding == Encoding::Protobuf {
+        // Only what has a message is watched in protobuf.
+        let object = protobuf::object(object).unwrap_or_default();
+        return piece.put_slice(&protobuf::watch_frame(kind, &object));
+    }
     piece.reserve(object.len() + 40);
     piece.put_slice(b"{\"type\":\"");
     piece.put_slice(kind.as_bytes());
@@ -334,15 +345,25 @@ fn put_frame(piece: &mut BytesMut, kind: &str, object: &[u8]) {
     piece.put_slice(b"}\n");
 }
 
-fn frame(kind: &str, object: &[u8]) -> Bytes {
+fn frame(encoding: Encoding, kind: &str, object: &[u8]) -> Bytes {
     let mut bytes = BytesMut::new();
-    put_frame(&mut bytes, kind, object);
+    put_frame(encoding, &mut bytes, kind, object);
     bytes.freeze()
 }
 
-fn too_old(revision: Revision) -> String {
+/// Under which name watchers share a frame.
+fn frame_name(encoding: Encoding, kind: &'static str) -> &'static str {
+    match (encoding, kind) {
+        (Encoding::Protobuf, "ADDED") => "protobuf ADDED",
+        (Encoding::Protobuf, "MODIFIED") => "protobuf MODIFIED",
+        (Encoding::Protobuf, _) => "protobuf DELETED",
+        _ => kind,
+    }
+}
+
+fn too_old(encoding: Encoding, revision: Revision) -> Bytes {
     let error = ApiError::Expired(format!("too old resource version: {}", revision.0));
-    format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", json!(error.to_status()))
+    frame(encoding, "ERROR", &form::to_bytes(&error.to_status()))
 }
 
 /// `object` as if it had been written at `new`: only the number changes.

@@ -1,0 +1,162 @@
+//! Which field of which message has which number: the table `types.txt`, read when it is first needed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::OnceLock,
+};
+
+static TYPES: &str = include_str!("types.txt");
+
+/// The message of a kind, for kinds that are built in: custom resources are JSON only. Options and `Status` are of no
+/// group of their own.
+pub fn message(api_version: &str, kind: &str) -> Option<(&'static str, &'static Message)> {
+    let name = match api_version.split_once('/') {
+        _ if kind.ends_with("Options") || kind == "Status" => format!("meta/v1.{kind}"),
+        None => format!("core/{api_version}.{kind}"),
+        Some(("meta.k8s.io", _)) => format!("meta/v1.{kind}"),
+        Some((group, version)) => {
+            let short = group.strip_suffix(".k8s.io").unwrap_or(group);
+            let short = short.strip_suffix(".apiserver").unwrap_or(short);
+            let short = short.strip_suffix(".authorization").unwrap_or(short);
+            if short.contains('.') {
+                return None;
+            }
+            format!("{short}/{version}.{kind}")
+        }
+    };
+    types().get_key_value(name.as_str()).map(|(name, message)| (*name, message))
+}
+
+/// The Go type that holds the field at `path` (names of fields, without indices) in objects of a kind: error
+/// messages name it. `None` for kinds that are not in the table.
+pub fn go_type(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
+    let (mut name, mut message) = message(api_version, kind)?;
+    for step in path.split_last().map_or(&[][..], |(_, parents)| parents) {
+        let inlined = message.values().filter_map(|field| match (field.name, field.kind) {
+            (None, Kind::Message(inner)) => types().get(inner),
+            _ => None,
+        });
+        let fields = inlined.flat_map(BTreeMap::values).chain(message.values());
+        match fields.filter(|field| field.name == Some(step)).map(|field| field.kind).next() {
+            Some(Kind::Message(inner)) => (name, message) = (inner, &types()[inner]),
+            // A key of a map, or something that is simpler in JSON: its holder is the last type.
+            _ => break,
+        }
+    }
+    name.rsplit('.').next()
+}
+
+/// A message's fields by number.
+pub type Message = BTreeMap<u32, Field>;
+
+#[derive(Debug)]
+pub struct Field {
+    /// The name in JSON; `None` where the fields of the message stand in the parent's place.
+    pub name: Option<&'static str>,
+    pub shape: Shape,
+    pub kind: Kind,
+    /// Zero values are not there in JSON.
+    pub drops_zero: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    One,
+    List,
+    Map,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Text,
+    Integer,
+    Boolean,
+    Double,
+    Base64,
+    Time,
+    MicroTime,
+    Quantity,
+    IntOrString,
+    /// JSON in a message's first field.
+    Raw,
+    /// Strings in a message's first field.
+    Texts,
+    Message(&'static str),
+}
+
+pub fn types() -> &'static HashMap<&'static str, Message> {
+    static PARSED: OnceLock<HashMap<&'static str, Message>> = OnceLock::new();
+    PARSED.get_or_init(|| {
+        let mut types: HashMap<&'static str, Message> = HashMap::new();
+        let mut current = "";
+        for line in TYPES.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(name) = line.strip_prefix('=') {
+                current = name;
+                types.entry(current).or_default();
+            } else if let Some((number, field)) = parse_field(line) {
+                types.entry(current).or_default().insert(number, field);
+            }
+        }
+        types
+    })
+}
+
+/// `13 ownerReferences []meta/v1.OwnerReference?`
+fn parse_field(line: &'static str) -> Option<(u32, Field)> {
+    let mut parts = line.split(' ');
+    let (number, name, code) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+    let (code, drops_zero) = code.strip_suffix('?').map_or((code, false), |code| (code, true));
+    let (code, shape) = match (code.strip_prefix("[]"), code.strip_prefix("{}")) {
+        (Some(item), _) => (item, Shape::List),
+        (_, Some(value)) => (value, Shape::Map),
+        _ => (code, Shape::One),
+    };
+    let kind = match code {
+        "s" => Kind::Text,
+        "i" => Kind::Integer,
+        "b" => Kind::Boolean,
+        "d" => Kind::Double,
+        "y" => Kind::Base64,
+        "T" => Kind::Time,
+        "M" => Kind::MicroTime,
+        "Q" => Kind::Quantity,
+        "I" => Kind::IntOrString,
+        "R" => Kind::Raw,
+        "L" => Kind::Texts,
+        message => Kind::Message(message),
+    };
+    Some((number, Field { name: Some(name).filter(|name| *name != "-"), shape, kind, drops_zero }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_that_holds_a_field_is_known() {
+        let holder = |path: &[&str]| go_type("apps/v1", "Deployment", path);
+        assert_eq!(holder(&["spec", "replicas"]), Some("DeploymentSpec"));
+        assert_eq!(holder(&["spec", "template", "spec", "containers", "image"]), Some("Container"));
+        assert_eq!(holder(&["metadata", "labels", "app"]), Some("ObjectMeta"));
+        assert_eq!(go_type("example.com/v1", "Shop", &["spec"]), None);
+    }
+
+    #[test]
+    fn every_message_that_a_field_names_is_known() {
+        for field in types().values().flat_map(BTreeMap::values) {
+            if let Kind::Message(name) = field.kind {
+                assert!(types().contains_key(name), "{name}");
+            }
+        }
+        assert!(types().len() > 300);
+    }
+
+    #[test]
+    fn a_custom_kind_is_never_taken_for_a_built_in_one() {
+        let name = |api_version, kind| message(api_version, kind).map(|(name, _)| name);
+        assert_eq!(name("rbac.authorization.k8s.io/v1", "Role"), Some("rbac/v1.Role"));
+        assert_eq!(name("flowcontrol.apiserver.k8s.io/v1", "FlowSchema"), Some("flowcontrol/v1.FlowSchema"));
+        assert_eq!(name("v1", "Status"), Some("meta/v1.Status"));
+        assert_eq!(name("apps.example.com/v1", "Deployment"), None);
+    }
+}

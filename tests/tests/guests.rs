@@ -157,7 +157,10 @@ async fn guests_get_no_more_sockets_files_and_addresses_than_they_were_given() {
     kubectl.apply(&(pod("bomber", "service:v1") + "    resources: {limits: {memory: 32Mi}}\n"));
     kubectl.run(&["wait", "--for=condition=Ready", "pod/bomber", "--timeout=60s"]).ok();
     let bomber = format!("http://{}:8080", kubectl.pod_field("bomber", ".status.podIP"));
-    assert_eq!(http.get(format!("{bomber}/bomb")).send().await.unwrap().status(), 500);
+    // The container ends with it: the connection may break before the answer is out.
+    if let Ok(answer) = http.get(format!("{bomber}/bomb")).send().await {
+        assert_eq!(answer.status(), 500);
+    }
     kubectl
         .eventually_field("bomber", ".status.containerStatuses[0].state.terminated.reason", "OOMKilled")
         .await;

@@ -67,6 +67,17 @@ async fn limits_change_while_a_container_runs() {
     let node = Node::start().await;
     node.import("spinner", &guests::spins()).await;
     let (_, container) = node.run("one", "spinner").await;
+    let used = async || {
+        let request = cri::ContainerStatsRequest { container_id: container.clone() };
+        let stats = node.pods.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
+        Duration::from_nanos(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value)
+    };
+    // Until its instance is made it uses no memory.
+    let started = Instant::now();
+    while used().await.is_zero() {
+        assert!(started.elapsed() < Duration::from_mins(1), "it does not compute");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let update = async |resources: cri::LinuxContainerResources| {
         let container_id = container.clone();
         let request = cri::UpdateContainerResourcesRequest {
@@ -88,11 +99,6 @@ async fn limits_change_while_a_container_runs() {
     assert_eq!((told.cpu_quota, told.cpu_shares, told.memory_limit_in_bytes), (5_000, 512, 1 << 20));
 
     // A twentieth of a CPU from now on: a tenth of a second takes two.
-    let used = async || {
-        let request = cri::ContainerStatsRequest { container_id: container.clone() };
-        let stats = node.pods.clone().container_stats(request).await.unwrap().into_inner().stats.unwrap();
-        Duration::from_nanos(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value)
-    };
     let (before, started) = (used().await, Instant::now());
     while used().await < before + Duration::from_millis(100) {
         assert!(started.elapsed() < Duration::from_mins(1), "it does not compute");

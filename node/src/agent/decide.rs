@@ -385,7 +385,7 @@ fn reported_runs(pod: &PodView, name: &str) -> u32 {
     let lists = [&status.init_container_statuses, &status.container_statuses];
     let reported = lists.into_iter().flatten().flatten().find(|status| status.name == name);
     match reported {
-        Some(status) if status.container_id.is_some() => status.restart_count.max(0) as u32 + 1,
+        Some(status) if super::pod_status::has_run(status) => status.restart_count.max(0) as u32 + 1,
         _ => 0,
     }
 }

@@ -282,13 +282,23 @@ fn when_the_grace_period_is_used_up_two_seconds_are_left() {
 
 #[test]
 fn restart_counts_go_on_where_the_runtime_has_forgotten() {
-    let value = json!({
-        "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
-        "spec": { "containers": [{ "name": "web" }] },
-        "status": { "containerStatuses": [
-            { "name": "web", "image": "x", "imageID": "", "ready": true, "restartCount": 4, "containerID": "naru://c" }
-        ] }
-    });
-    let view = PodView::new(Arc::new(serde_json::from_value(value).unwrap())).unwrap();
-    assert_eq!(words(&decide(&view, &observed(""), &Memory::default(), at(1))), ["start web/5"]);
+    let check = |reported: Value, expected: &str| {
+        let value = json!({
+            "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
+            "spec": { "containers": [{ "name": "web" }] },
+            "status": { "containerStatuses": [reported] }
+        });
+        let view = PodView::new(Arc::new(serde_json::from_value(value).unwrap())).unwrap();
+        assert_eq!(words(&decide(&view, &observed(""), &Memory::default(), at(1))), [expected]);
+    };
+    let status = |more: Value| {
+        let mut status =
+            json!({ "name": "web", "image": "x", "imageID": "", "ready": false, "restartCount": 4 });
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        status
+    };
+    check(status(json!({ "containerID": "naru://c" })), "start web/5");
+    // Lost again before the run that was to replace it was reported.
+    check(status(json!({ "lastState": { "terminated": { "exitCode": 137 } } })), "start web/5");
+    check(status(json!({ "restartCount": 0, "lastState": {} })), "start web/0");
 }

@@ -74,6 +74,12 @@ struct Draft<'a> {
     is_terminated: bool,
 }
 
+/// Whether the API was told of a run. One that was lost with its runtime is in the last state until the next one runs.
+pub fn has_run(status: &ContainerStatus) -> bool {
+    let last = status.last_state.as_ref();
+    status.container_id.is_some() || last.is_some_and(|last| last.terminated.is_some())
+}
+
 impl Draft<'_> {
     fn container_statuses(&self, containers: &[Container], has_init: bool) -> Vec<ContainerStatus> {
         containers.iter().map(|container| self.container_status(container, has_init)).collect()
@@ -115,7 +121,7 @@ impl Draft<'_> {
             ..Default::default()
         };
         let old = self.reported(&container.name);
-        if let Some(old) = old.filter(|old| old.container_id.is_some()) {
+        if let Some(old) = old.filter(has_run) {
             self.carry_over(old, &mut status);
         } else if self.is_terminated {
             status.state =

@@ -49,6 +49,7 @@ impl Runtime {
             }
             let log = self.spec.log.as_ref().map(|log| log.display().to_string()).unwrap_or_default();
             tracing::error!(node, status, log, ?delay, "the runtime ended by itself and is started again");
+            // Back-off: one that dies at once must not take the CPU. Dropping this future ends the wait.
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(LONGEST_DELAY);
             started = Instant::now();

@@ -60,6 +60,7 @@ impl Authority {
         now: Timestamp,
         validity: SignedDuration,
     ) -> Result<String, String> {
+        // rcgen's distinguished names keep one value per type; a certificate that lost groups would be worse than none.
         if requested.groups.len() > 1 {
             return Err("more than one organization is not supported".into());
         }

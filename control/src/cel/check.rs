@@ -330,9 +330,7 @@ fn binary(sign: &str, left: &Type, right: &Type) -> Option<Type> {
             _ => None,
         },
         "+" => match (left, right) {
-            _ if is_dyn => {
-                Some(if *left == Type::Dyn { right.clone() } else { left.clone() }).map(|_| Type::Dyn)
-            }
+            _ if is_dyn => Some(Type::Dyn),
             (Type::Timestamp, Type::Duration) | (Type::Duration, Type::Timestamp) => Some(Type::Timestamp),
             (Type::Duration, Type::Duration) => Some(Type::Duration),
             (Type::List(one), Type::List(other)) if one.fits(other) => {

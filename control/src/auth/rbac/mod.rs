@@ -131,6 +131,7 @@ impl Rbac {
                     if let Err(error) = outcome {
                         tracing::warn!(%error, "the access rules cannot be watched; trying again");
                     }
+                    // A store that refuses every watch must not be asked in a tight loop.
                     tokio::time::sleep(RETRY).await;
                 }
             }

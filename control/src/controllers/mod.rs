@@ -18,12 +18,14 @@ mod framework;
 mod garbage;
 mod namespace;
 mod nodes;
+mod quota;
 mod replica_set;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod token_secrets;
+mod volume_protection;
 
 use std::{sync::Arc, time::Duration};
 
@@ -98,6 +100,9 @@ fn controllers(settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
         Arc::new(Typed(definitions::Definitions)),
+        Arc::new(Typed(quota::ResourceQuotas)),
+        Arc::new(Typed(volume_protection::Claims)),
+        Arc::new(Typed(volume_protection::Volumes)),
     ];
     if let Some((authority, authorizer)) = settings.certificates {
         controllers.push(Arc::new(certificates::Certificates { authority, authorizer }));

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    admission::Admission,
+    admission::{Admission, quota},
     auth::{Attributes, Authorizer, User},
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Snapshot, Store, StoreError},
@@ -191,8 +191,10 @@ impl Registry {
         kind.validate(&*object, &mut errors);
         kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
-        let warnings = kind.warnings(&*object);
+        let mut warnings = kind.warnings(&*object);
+        self.0.admission.validate(self.store(), call, &*object, None, &mut warnings)?;
 
+        let _turn = self.0.admission.turn(&self.store().snapshot(), call).await;
         let allocates = kind.allocates();
         let mut names_tried = 1;
         for _ in 0..MAX_ATTEMPTS {
@@ -231,6 +233,7 @@ impl Registry {
         if let Some(managers) = managers {
             draft = draft.with_managed_fields(managers.as_bytes());
         }
+        let charges = quota::charge(view, call, object, None, now)?;
         if call.dry_run {
             return Ok((draft.json, None));
         }
@@ -238,6 +241,8 @@ impl Registry {
         for claim in call.served.kind.claims(object) {
             ops.push(take(claim, now)?);
         }
+        // After the object: who has seen a quota's new use has seen what uses it.
+        ops.extend(charges);
         let entry = self.commit(ops, Refusal::Taken).await?;
         Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
     }
@@ -356,8 +361,10 @@ impl Registry {
                 kind.validate(&*object, &mut errors);
                 kind.validate_update(&*object, &*old, &mut errors);
                 call.check(call.name, errors)?;
+                let mut warnings = kind.warnings(&*object);
+                self.0.admission.validate(self.store(), call, &*object, Some(&*old), &mut warnings)?;
                 self.allocate(call, view, &mut *object, Some(&*old))?;
-                kind.warnings(&*object)
+                warnings
             }
             Part::Status | Part::Approval => {
                 carry_over(object.meta_mut(), old.meta());
@@ -417,6 +424,7 @@ impl Registry {
         if let Some(managers) = owners.settle(call, entry, &draft.json, now)? {
             draft = draft.with_managed_fields(managers.as_bytes());
         }
+        let charges = quota::charge(&self.store().snapshot(), call, new, Some(old), now)?;
         if call.dry_run {
             return Ok((at_revision(&draft, entry), None));
         }
@@ -435,6 +443,7 @@ impl Registry {
             ops.push(take(claim.clone(), now)?);
         }
         ops.extend(before.into_iter().filter(|claim| !after.contains(claim)).map(release));
+        ops.extend(charges);
         let entry = self.commit(ops, Refusal::Outdated).await?;
         Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
     }

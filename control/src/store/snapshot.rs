@@ -25,6 +25,11 @@ impl Snapshot {
         self.resources.get(key.resource())?.get(key).cloned()
     }
 
+    /// Whether there is any object of `resource`.
+    pub fn holds(&self, resource: &str) -> bool {
+        self.resources.get(resource).is_some_and(|entries| !entries.is_empty())
+    }
+
     /// The entries of `scope` in key order, those after `after` only if given (exclusive; for paging).
     pub fn range<'a>(
         &'a self,

@@ -204,6 +204,9 @@ async fn through_the_api_conditions_and_events_are_written() {
     eventually("it is refused", || condition().as_ref() == Some(&refused)).await;
     let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "1", "pods": "9"}, "capacity": {"cpu": "1", "pods": "9"}}});
     client.create(&typed::<k8s_openapi::api::core::v1::Node>(node)).await.expect("the node is created");
+    // A new node is not ready for anyone who has not seen it to be.
+    let ready = crate::client::Patch::Merge(json!({"spec": {"taints": null}}));
+    client.patch::<k8s_openapi::api::core::v1::Node>("", "n", "", ready).await.expect("the taint is gone");
     eventually("it is bound", || condition().is_some_and(|(status, _)| status == "True")).await;
     let told = |reason: &str| {
         let events = store.snapshot().list::<Event>(&Scope::all("events"));

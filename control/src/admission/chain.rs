@@ -1,0 +1,80 @@
+//! The small plugins, in Kubernetes' order: each adds to a write, or refuses it.
+//!
+//! A plugin begins by asking for the kind that it is about, so a write that it does not concern costs it one
+//! comparison. Those that need more than a view of the store (accounts, roles, quotas) stand beside the chain.
+
+use super::{
+    ingress, limit_ranger, node_taint, pod_security, runtime_class,
+    storage::{DefaultStorageClass, ProtectInUse, Resize},
+};
+use crate::{
+    ApiError,
+    registry::{AnyObject, Call},
+    store::Snapshot,
+};
+
+/// A write on its way. `old` is the state that an update replaces.
+#[derive(Clone, Copy)]
+pub(super) struct Write<'a> {
+    pub call: &'a Call<'a>,
+    pub view: &'a Snapshot,
+    pub old: Option<&'a dyn AnyObject>,
+}
+
+impl Write<'_> {
+    pub fn is_create(&self) -> bool {
+        self.old.is_none()
+    }
+
+    /// `pods "web" is forbidden: MESSAGE`
+    pub fn refuse(&self, object: &dyn AnyObject, message: impl Into<String>) -> ApiError {
+        let resource = self.call.served.qualified.clone();
+        ApiError::Refused {
+            resource,
+            name: object.name().into(),
+            message: message.into(),
+            causes: Vec::new(),
+        }
+    }
+}
+
+/// One rule, or one set of defaults.
+pub(super) trait Plugin: Send + Sync {
+    /// Before validation: fills in what the cluster says about such objects.
+    fn mutate(&self, _write: &Write<'_>, _object: &mut dyn AnyObject) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// After validation: refuses, or adds texts for `Warning` headers.
+    fn validate(
+        &self,
+        _write: &Write<'_>,
+        _object: &dyn AnyObject,
+        _warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+static PLUGINS: [&dyn Plugin; 8] = [
+    &limit_ranger::LimitRanger,
+    &node_taint::TaintNodesByCondition,
+    &DefaultStorageClass,
+    &ProtectInUse,
+    &Resize,
+    &runtime_class::RuntimeClasses,
+    &pod_security::PodSecurity,
+    &ingress::DefaultIngressClass,
+];
+
+pub(super) fn mutate(write: &Write<'_>, object: &mut dyn AnyObject) -> Result<(), ApiError> {
+    PLUGINS.iter().try_for_each(|plugin| plugin.mutate(write, object))
+}
+
+pub(super) fn validate(
+    write: &Write<'_>,
+    object: &dyn AnyObject,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    PLUGINS.iter().try_for_each(|plugin| plugin.validate(write, object, warnings))
+}

@@ -10,6 +10,7 @@ mod chain;
 mod ingress;
 mod lifecycle;
 mod limit_ranger;
+pub mod matching;
 mod node_taint;
 mod nodes;
 mod pod_security;

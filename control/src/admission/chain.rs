@@ -9,14 +9,15 @@ use super::{
 };
 use crate::{
     ApiError,
-    registry::{AnyObject, Call},
+    registry::{AnyObject, Call, Part},
     store::Snapshot,
 };
 
-/// A write on its way. `old` is the state that an update replaces.
+/// A write on its way. `old` is the state that an update replaces, of which it is about `part`.
 #[derive(Clone, Copy)]
 pub(super) struct Write<'a> {
     pub call: &'a Call<'a>,
+    pub part: Part,
     pub view: &'a Snapshot,
     pub old: Option<&'a dyn AnyObject>,
 }
@@ -24,6 +25,11 @@ pub(super) struct Write<'a> {
 impl Write<'_> {
     pub fn is_create(&self) -> bool {
         self.old.is_none()
+    }
+
+    /// Whether it sets what the containers of a pod get: their creation does, and `resize`.
+    pub fn sets_resources(&self) -> bool {
+        self.is_create() || self.part == Part::Spec("resize")
     }
 
     /// `pods "web" is forbidden: MESSAGE`
@@ -67,7 +73,15 @@ static PLUGINS: [&dyn Plugin; 8] = [
     &ingress::DefaultIngressClass,
 ];
 
+/// Whether plugins are asked about such a part: the rest is a status, or no more than a number.
+fn is_asked_about(part: Part) -> bool {
+    matches!(part, Part::Whole | Part::Spec(_))
+}
+
 pub(super) fn mutate(write: &Write<'_>, object: &mut dyn AnyObject) -> Result<(), ApiError> {
+    if !is_asked_about(write.part) {
+        return Ok(());
+    }
     PLUGINS.iter().try_for_each(|plugin| plugin.mutate(write, object))
 }
 
@@ -76,5 +90,8 @@ pub(super) fn validate(
     object: &dyn AnyObject,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
+    if !is_asked_about(write.part) {
+        return Ok(());
+    }
     PLUGINS.iter().try_for_each(|plugin| plugin.validate(write, object, warnings))
 }

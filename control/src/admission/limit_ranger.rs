@@ -26,9 +26,14 @@ pub(super) struct LimitRanger;
 
 impl Plugin for LimitRanger {
     fn mutate(&self, write: &Write<'_>, object: &mut dyn AnyObject) -> Result<(), ApiError> {
-        if let Some(pod) = object.get_mut::<Pod>().filter(|_| write.is_create()) {
+        if let Some(pod) = object.get_mut::<Pod>().filter(|_| write.sets_resources()) {
+            // A subresource of the spec changes no metadata.
+            let annotations = (!write.is_create()).then(|| pod.metadata.annotations.clone());
             for range in ranges(write) {
                 set_defaults(&range, pod);
+            }
+            if let Some(annotations) = annotations {
+                pod.metadata.annotations = annotations;
             }
         }
         Ok(())
@@ -40,7 +45,7 @@ impl Plugin for LimitRanger {
         object: &dyn AnyObject,
         _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let pod = object.get::<Pod>().filter(|_| write.is_create());
+        let pod = object.get::<Pod>().filter(|_| write.sets_resources());
         let claim = object.get::<PersistentVolumeClaim>();
         if pod.is_none() && claim.is_none() {
             return Ok(());

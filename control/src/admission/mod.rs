@@ -70,7 +70,7 @@ impl Admission {
             service_account::admit(store, call, pod).await?;
             pods::admit_create(store, call, pod)?;
         }
-        chain::mutate(&Write { call, view: &store.snapshot(), old: None }, object)
+        chain::mutate(&Write { call, part: Part::Whole, view: &store.snapshot(), old: None }, object)
     }
 
     pub fn admit_update(
@@ -83,16 +83,15 @@ impl Admission {
     ) -> Result<(), ApiError> {
         nodes::admit_update(call, part, new, old)?;
         certificates::admit_update(&self.authorizer, call, part, new, old)?;
-        if !matches!(part, Part::Whole | Part::Scale) {
-            return Ok(());
+        if matches!(part, Part::Whole | Part::Scale) {
+            certificates::admit_bundle(&self.authorizer, call, new)?;
+            rbac::admit(store, &self.authorizer, call, new, Some(old))?;
+            priority::of_class(store, call, new)?;
+            if let Some(pod) = new.get_mut::<Pod>() {
+                pods::add_default_tolerations(pod);
+            }
         }
-        certificates::admit_bundle(&self.authorizer, call, new)?;
-        rbac::admit(store, &self.authorizer, call, new, Some(old))?;
-        priority::of_class(store, call, new)?;
-        if let Some(pod) = new.get_mut::<Pod>() {
-            pods::add_default_tolerations(pod);
-        }
-        chain::mutate(&Write { call, view: &store.snapshot(), old: Some(old) }, new)
+        chain::mutate(&Write { call, part, view: &store.snapshot(), old: Some(old) }, new)
     }
 
     /// What is looked at when everything is known of the object: after validation. `old` is the state that an update
@@ -101,11 +100,12 @@ impl Admission {
         &self,
         store: &Store,
         call: &Call<'_>,
+        part: Part,
         new: &dyn AnyObject,
         old: Option<&dyn AnyObject>,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        chain::validate(&Write { call, view: &store.snapshot(), old }, new, warnings)
+        chain::validate(&Write { call, part, view: &store.snapshot(), old }, new, warnings)
     }
 
     pub fn admit_delete(&self, call: &Call<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {

@@ -14,7 +14,8 @@ pub(super) struct RuntimeClasses;
 
 impl Plugin for RuntimeClasses {
     fn mutate(&self, write: &Write<'_>, object: &mut dyn AnyObject) -> Result<(), ApiError> {
-        let Some(spec) = object.get::<Pod>().filter(|_| write.is_create()).and_then(|pod| pod.spec.as_ref())
+        let Some(spec) =
+            object.get_mut::<Pod>().filter(|_| write.is_create()).and_then(|pod| pod.spec.as_mut())
         else {
             return Ok(());
         };
@@ -23,16 +24,7 @@ impl Plugin for RuntimeClasses {
             let entry = write.view.get(&Key::new(CLASSES, "", name))?;
             entry.typed::<RuntimeClass>().ok()
         });
-        let mut spec = spec.clone();
-        match apply(class.as_deref(), &mut spec) {
-            Err(message) => Err(write.refuse(object, message)),
-            Ok(()) => {
-                if let Some(pod) = object.get_mut::<Pod>().filter(|_| class.is_some()) {
-                    pod.spec = Some(spec);
-                }
-                Ok(())
-            }
-        }
+        apply(class.as_deref(), spec).map_err(|message| write.refuse(object, message))
     }
 }
 

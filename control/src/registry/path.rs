@@ -192,7 +192,7 @@ impl Registry {
         kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
         let mut warnings = kind.warnings(&*object);
-        self.0.admission.validate(self.store(), call, &*object, None, &mut warnings)?;
+        self.0.admission.validate(self.store(), call, Part::Whole, &*object, None, &mut warnings)?;
 
         let _turn = self.0.admission.turn(&self.store().snapshot(), call).await;
         let allocates = kind.allocates();
@@ -362,7 +362,7 @@ impl Registry {
                 kind.validate_update(&*object, &*old, &mut errors);
                 call.check(call.name, errors)?;
                 let mut warnings = kind.warnings(&*object);
-                self.0.admission.validate(self.store(), call, &*object, Some(&*old), &mut warnings)?;
+                self.0.admission.validate(self.store(), call, part, &*object, Some(&*old), &mut warnings)?;
                 self.allocate(call, view, &mut *object, Some(&*old))?;
                 warnings
             }
@@ -393,7 +393,9 @@ impl Registry {
                 kind.validate(&*object, &mut errors);
                 kind.validate_part_update(name, &*object, &*old, &mut errors);
                 call.check(call.name, errors)?;
-                kind.warnings(&*object)
+                let mut warnings = kind.warnings(&*object);
+                self.0.admission.validate(self.store(), call, part, &*object, Some(&*old), &mut warnings)?;
+                warnings
             }
             Part::Finalize => {
                 carry_over(object.meta_mut(), old.meta());

@@ -67,7 +67,7 @@ pub fn charge(
     old: Option<&dyn AnyObject>,
     now: Timestamp,
 ) -> Result<Vec<Op>, ApiError> {
-    if !is_rationed(view, call) || (old.is_some() && !may_grow(new)) {
+    if (old.is_some() && !may_grow(new)) || !is_rationed(view, call) {
         return Ok(Vec::new());
     }
     let resource = &*call.served.storage;
@@ -93,7 +93,11 @@ pub fn charge(
             causes: Vec::new(),
         })?;
         if let Some(charged) = charged {
-            let draft = Draft::new(&charged).map_err(|error| ApiError::Internal(error.to_string()))?;
+            let mut draft = Draft::new(&charged).map_err(|error| ApiError::Internal(error.to_string()))?;
+            // The server's own bookkeeping: its fields belong to whom they belonged.
+            if let Some(managers) = entry.managed_fields() {
+                draft = draft.with_managed_fields(managers);
+            }
             let precondition = Precondition::At(entry.revision);
             ops.push(Op { key: entry.key.clone(), precondition, change: Change::Put(draft) });
         }

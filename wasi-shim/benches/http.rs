@@ -108,6 +108,7 @@ fn spec(module: &Arc<Module>, port: u16, reuse: Reuse) -> ContainerSpec {
         log: Arc::new(Silence),
         http_ports: vec![port],
         reuse,
+        stdin: false,
     }
 }
 

@@ -22,17 +22,22 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    sync::{Notify, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Engine, HttpBody, Module, NetworkError, PodNetwork, command,
     cpu::CpuAccount,
+    exec::Streams,
     failure::Ending,
     guest::Environment,
     listen,
     machine::InstancePermit,
     memory::MemoryAccount,
+    pipe::Stdin,
     serve::{self, Instance},
     worlds::World,
 };
@@ -91,6 +96,8 @@ pub struct ContainerSpec {
     /// wasi:http containers listen here, on the pod's address.
     pub http_ports: Vec<u16>,
     pub reuse: Reuse,
+    /// A command's standard input can be written to; without, it is empty.
+    pub stdin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +162,8 @@ pub struct Core {
     /// Requests and connections that a drain waits for.
     busy: AtomicUsize,
     became_idle: Notify,
+    /// Where a command's input is written to, until it is closed.
+    pub input: tokio::sync::Mutex<Option<DuplexStream>>,
     ended: watch::Sender<Option<ExitStatus>>,
 }
 
@@ -165,7 +174,9 @@ impl Container {
     /// A text for the user: the port that is taken, the mount that cannot be opened.
     pub async fn start(engine: &Engine, spec: ContainerSpec) -> Result<Self, String> {
         let ports = spec.http_ports.clone();
-        let core = Arc::new(Core::new(engine, spec));
+        let (stdin, input) = spec.stdin.then(Stdin::new).unzip();
+        let streams = Streams { stdin, output: None };
+        let core = Arc::new(Core::new(engine, spec, streams, input));
         if !core.environment.mounts.is_empty() {
             let environment = core.environment.clone();
             let checked = tokio::task::spawn_blocking(move || environment.check_mounts()).await;
@@ -183,7 +194,29 @@ impl Container {
             let place = place.ok_or("the node has no room for another wasm instance")?;
             engine.cpu().threads().spawn(command::run(core.clone(), place));
         }
-        Ok(Self(Arc::new(Handle(core))))
+        Ok(Self::of(core))
+    }
+
+    pub(crate) fn of(core: Arc<Core>) -> Self {
+        Self(Arc::new(Handle(core)))
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.0
+    }
+
+    /// Writes to the standard input of a command that has one; waits while it does not read.
+    ///
+    /// # Errors
+    /// It has no input, or takes no more of it.
+    pub async fn write_stdin(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.core().input.lock().await.as_mut().ok_or_else(closed)?.write_all(bytes).await
+    }
+
+    /// Ends the standard input.
+    pub async fn close_stdin(&self) {
+        *self.core().input.lock().await = None;
     }
 
     /// Serves one request without a TCP hop. Only wasi:http containers; others answer with an error.
@@ -276,7 +309,7 @@ impl Container {
 }
 
 impl Core {
-    fn new(engine: &Engine, spec: ContainerSpec) -> Self {
+    fn new(engine: &Engine, spec: ContainerSpec, streams: Streams, input: Option<DuplexStream>) -> Self {
         let Limits { memory_bytes, cpu_shares, cpu_limit_millis } = spec.limits;
         let environment = Environment {
             args: spec.args,
@@ -285,25 +318,65 @@ impl Core {
             mounts: spec.mounts,
             network: spec.network,
             log: spec.log,
+            streams,
             memory: Arc::new(MemoryAccount::new(memory_bytes.unwrap_or(engine.default_memory_limit()))),
             cpu: Arc::new(CpuAccount::new(engine.cpu().clone(), cpu_shares, cpu_limit_millis)),
             killed: AtomicBool::new(false),
             sockets: AtomicU32::new(0),
         };
+        let core = Self::of(
+            spec.name,
+            engine.clone(),
+            spec.module,
+            environment,
+            (spec.reuse, CancellationToken::new()),
+        );
+        Self { input: tokio::sync::Mutex::new(input), ..core }
+    }
+
+    /// One that runs `args` within the limits of `of`, and no longer than that.
+    pub fn beside(of: &Self, args: Vec<String>, streams: Streams) -> Self {
+        let around = &of.environment;
+        let environment = Environment {
+            args,
+            env: around.env.clone(),
+            working_dir: around.working_dir.clone(),
+            mounts: around.mounts.clone(),
+            network: around.network.clone(),
+            log: around.log.clone(),
+            streams,
+            memory: around.memory.clone(),
+            cpu: around.cpu.clone(),
+            killed: AtomicBool::new(false),
+            sockets: AtomicU32::new(0),
+        };
+        let name = format!("{} (exec)", of.name);
+        let killed = of.killed.child_token();
+        Self::of(name, of.engine.clone(), of.module.clone(), environment, (Reuse::Never, killed))
+    }
+
+    fn of(
+        name: String,
+        engine: Engine,
+        module: Arc<Module>,
+        environment: Environment,
+        (reuse, killed): (Reuse, CancellationToken),
+    ) -> Self {
         Self {
-            name: spec.name,
-            engine: engine.clone(),
-            module: spec.module,
+            name,
+            engine,
+            module,
             environment: Arc::new(environment),
-            reuse: spec.reuse,
+            reuse,
             kept: Mutex::default(),
             sweeping: AtomicBool::new(false),
             stopping: CancellationToken::new(),
-            killed: CancellationToken::new(),
+            killed,
             requests: AtomicU64::new(0),
             instances: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             became_idle: Notify::new(),
+            input: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(None),
         }
     }

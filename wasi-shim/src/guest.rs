@@ -20,6 +20,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::{
     LogStream, LogWriter, Mount, PodNetwork,
     cpu::{CpuAccount, FREE_TICKS, Run},
+    exec::Streams,
     failure::Killed,
     memory::{MemoryAccount, MemoryMeter},
     outgoing::Outgoing,
@@ -43,6 +44,7 @@ pub struct Environment {
     pub mounts: Vec<Mount>,
     pub network: Arc<dyn PodNetwork>,
     pub log: Arc<dyn LogWriter>,
+    pub streams: Streams,
     pub memory: Arc<MemoryAccount>,
     pub cpu: Arc<CpuAccount>,
     /// Set once: every instance ends at its next epoch.
@@ -200,9 +202,16 @@ impl Drop for Guest {
 
 fn context(environment: &Arc<Environment>) -> Result<WasiCtxBuilder, String> {
     let mut builder = WasiCtxBuilder::new();
+    match &environment.streams.output {
+        None => builder
+            .stdout(Output::new(environment.log.clone(), LogStream::Stdout))
+            .stderr(Output::new(environment.log.clone(), LogStream::Stderr)),
+        Some((stdout, stderr)) => builder.stdout(stdout.clone()).stderr(stderr.clone()),
+    };
+    if let Some(stdin) = &environment.streams.stdin {
+        builder.stdin(stdin.clone());
+    }
     builder
-        .stdout(Output::new(environment.log.clone(), LogStream::Stdout))
-        .stderr(Output::new(environment.log.clone(), LogStream::Stderr))
         .allow_tcp(true)
         .allow_udp(true)
         // Names are looked up by the pod's network, not by the host's resolver.

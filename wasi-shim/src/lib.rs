@@ -12,6 +12,7 @@ mod command;
 mod container;
 mod cpu;
 mod engine;
+mod exec;
 mod failure;
 mod guest;
 mod listen;
@@ -21,6 +22,7 @@ mod module;
 mod network;
 mod outgoing;
 mod output;
+mod pipe;
 mod pool;
 mod serve;
 mod sockets;
@@ -31,5 +33,7 @@ pub use container::{
     Container, ContainerSpec, ExitReason, ExitStatus, Limits, LogStream, LogWriter, Mount, Reuse, Stats,
 };
 pub use engine::{Engine, EngineSettings, LoadError};
+pub use exec::{Exec, ExecError};
 pub use module::{Module, ModuleKind};
 pub use network::{HttpBody, NetworkError, PodNetwork};
+pub use pipe::PipeReader;

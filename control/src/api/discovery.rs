@@ -177,9 +177,23 @@ impl Subresource {
             "binding" => of("", "v1", "Binding", &["create"]),
             "token" => of("authentication.k8s.io", "v1", "TokenRequest", &["create"]),
             "log" => of(info.group, info.version, info.kind, &["get"]),
+            "attach" => of("", "v1", "PodAttachOptions", &["create", "get"]),
+            "exec" => of("", "v1", "PodExecOptions", &["create", "get"]),
+            "portforward" => of("", "v1", "PodPortForwardOptions", &["create", "get"]),
+            "proxy" => {
+                of("", "v1", proxy_options(info.kind), &["create", "delete", "get", "patch", "update"])
+            }
             "finalize" => of(info.group, info.version, info.kind, &["update"]),
             _ => of(info.group, info.version, info.kind, &["get", "patch", "update"]),
         }
+    }
+}
+
+fn proxy_options(kind: &str) -> &'static str {
+    match kind {
+        "Pod" => "PodProxyOptions",
+        "Service" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
     }
 }
 

@@ -88,7 +88,8 @@ pub fn compress(accept_encoding: &str, response: Response<Body>) -> Response<Bod
     let (mut parts, body) = response.into_parts();
     let body = match body {
         Body::Full(Some(bytes)) if bytes.len() < GZIP_FROM_BYTES => Body::Full(Some(bytes)),
-        Body::Full(None) => Body::Full(None),
+        // Of another server's answer, that is the other server's choice.
+        as_it_is @ (Body::Full(None) | Body::Passed(_)) => as_it_is,
         large => {
             parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -104,6 +105,7 @@ fn gzip(body: Body) -> Body {
     let pieces = match body {
         Body::Full(bytes) => stream::iter(bytes).boxed(),
         Body::Stream(pieces) => pieces,
+        passed @ Body::Passed(_) => return passed,
     };
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     Body::stream(stream::unfold((pieces, Some(encoder)), |(mut pieces, encoder)| async move {

@@ -15,8 +15,8 @@ use super::{
     documents::{self, Documents},
     encoding::{Encoding, compress},
     form, health, images, impersonation,
-    logs::NodeClient,
     metrics::{Metrics, RequestKind},
+    nodes::NodeClient,
     probes,
     query::Query,
     resources,
@@ -348,14 +348,10 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
 
 fn prettify(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    let body = match body {
-        Body::Full(Some(bytes)) => {
-            let value: Option<Value> = serde_json::from_slice(&bytes).ok();
-            let text = value.and_then(|value| serde_json::to_vec_pretty(&value).ok());
-            text.map_or(Body::Full(Some(bytes)), |text| Bytes::from(text).into())
-        }
-        other => other,
-    };
+    let Body::Full(Some(bytes)) = body else { return Response::from_parts(parts, body) };
+    let value: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let text = value.and_then(|value| serde_json::to_vec_pretty(&value).ok());
+    let body = text.map_or(Body::Full(Some(bytes)), |text| Bytes::from(text).into());
     parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(parts, body)
 }

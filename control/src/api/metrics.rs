@@ -63,7 +63,7 @@ impl Default for Metrics {
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         registry.register_with_unit(
             "apiserver_request_duration",
-            "Time from request to answer, watches left out",
+            "Time from request to answer, watches and streams left out",
             Unit::Seconds,
             durations.clone(),
         );
@@ -90,7 +90,7 @@ impl Metrics {
 
     pub fn end(&self, kind: RequestKind, code: u16, began: Instant) {
         self.inflight.dec();
-        if kind.verb != "WATCH" {
+        if !matches!(kind.verb, "WATCH" | "CONNECT") {
             let labels = DurationLabels { verb: kind.verb, group: kind.group, resource: kind.resource };
             self.durations.get_or_create(&labels).observe(seconds(began.elapsed()));
         }

@@ -18,15 +18,19 @@ mod list;
 mod logs;
 mod managers; // Who a write says it is.
 pub mod metrics;
+mod nodes; // Their agents.
 pub mod openapi;
 mod probes; // Health over HTTP.
+mod proxy; // HTTP to what runs in the cluster.
 mod query;
 mod resources;
 mod reviews;
 mod select;
+mod streams; // exec, attach, portforward.
 #[cfg(test)]
 mod tests;
 mod tokens; // Of service accounts, on request.
+mod upstream; // Requests that somebody else answers.
 mod watch;
 
 pub use body::Body;

@@ -17,8 +17,9 @@ use super::{
     handler::{ContentType, Exchange, add_warnings, encoded_response, json_response, success},
     list, logs, managers,
     metrics::RequestKind,
+    proxy,
     query::Query,
-    tokens, watch,
+    streams, tokens, watch,
 };
 use crate::{
     ApiError,
@@ -38,6 +39,8 @@ struct Place {
     namespace: String,
     name: String,
     subresource: String,
+    /// What follows a subresource that leads to somebody else, as it stands in the URL, with its slash.
+    rest: String,
 }
 
 /// Answers a request below `/api/v1/` or `/apis/GROUP/VERSION/`.
@@ -49,15 +52,19 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     // Where nothing suits, the refusal is JSON.
     *exchange.encoding = negotiate(&exchange, served).map_or(Encoding::Json, |(_, encoding)| encoding);
     let user = exchange.user.clone();
-    let manager = managers::name(&exchange, verb)?;
+    // Where somebody else answers, parameters are theirs.
+    let is_connection = is_connection(&place.subresource);
+    let manager = if is_connection { String::new() } else { managers::name(&exchange, verb)? };
+    let none = Query::default();
+    let options = if is_connection { &none } else { &exchange.query };
     let call = Call {
         user: &user,
         served,
         namespace: &place.namespace,
         name: &place.name,
         manager: &manager,
-        dry_run: is_dry_run(exchange.query.all("dryRun"))?,
-        validation: FieldValidation::parse(exchange.query.text("fieldValidation"))?,
+        dry_run: is_dry_run(options.all("dryRun"))?,
+        validation: FieldValidation::parse(options.text("fieldValidation"))?,
     };
     let field_selector = match verb {
         "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector"),
@@ -81,6 +88,10 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         "token" if verb == "create" => tokens::answer(exchange, &call).await,
         "eviction" if verb == "create" => evict(exchange, &call).await,
         "log" if verb == "get" => logs::answer(exchange, &call).await,
+        "attach" | "exec" | "portforward" if matches!(verb, "get" | "create") => {
+            streams::answer(exchange, &call, verb, &place.subresource).await
+        }
+        "proxy" => proxy::answer(exchange, &call, &place.rest).await,
         _ => Err(ApiError::MethodNotAllowed),
     }
 }
@@ -106,13 +117,17 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
             match rest {
                 [] => (*namespace, *plural, "", ""),
                 [name] => (*namespace, *plural, *name, ""),
-                [name, subresource] => (*namespace, *plural, *name, *subresource),
+                [name, subresource] | [name, subresource @ "proxy", ..] => {
+                    (*namespace, *plural, *name, *subresource)
+                }
                 _ => return Err(ApiError::NoSuchPath),
             }
         }
         [plural] => ("", *plural, "", ""),
         [plural, name] => ("", *plural, *name, ""),
-        [plural, name, subresource] => ("", *plural, *name, *subresource),
+        [plural, name, subresource] | [plural, name, subresource @ "proxy", ..] => {
+            ("", *plural, *name, *subresource)
+        }
         _ => return Err(ApiError::NoSuchPath),
     };
     let kinds = exchange.state.registry.kinds();
@@ -123,11 +138,39 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
     if is_misplaced || (!subresource.is_empty() && !served.has_subresource(subresource)) {
         return Err(ApiError::NoSuchPath);
     }
-    Ok(Place { served, namespace: namespace.into(), name: name.into(), subresource: subresource.into() })
+    let path = exchange.parts.uri.path();
+    let taken = if namespace.is_empty() { 3 } else { 5 };
+    let rest = match subresource {
+        "proxy" => after_segments(path, segments.len() - rest.len() + taken),
+        _ => "",
+    };
+    Ok(Place {
+        served,
+        namespace: namespace.into(),
+        name: name.into(),
+        subresource: subresource.into(),
+        rest: rest.into(),
+    })
+}
+
+/// What follows the first `count` segments of a path.
+fn after_segments(path: &str, count: usize) -> &str {
+    let path = path.trim_start_matches('/');
+    path.match_indices('/').nth(count - 1).map_or("", |(at, _)| &path[at..])
 }
 
 /// What the method means here.
 fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError> {
+    if place.subresource == "proxy" {
+        return Ok(match exchange.parts.method {
+            Method::GET | Method::HEAD => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "",
+        });
+    }
     let is_one = !place.name.is_empty();
     let is_watch = exchange.query.flag("watch");
     let verb = match (&exchange.parts.method, is_one) {
@@ -155,6 +198,7 @@ fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError
 fn label(label: &mut RequestKind, place: &Place, verb: &'static str) {
     let info = place.served.info;
     let verb = match verb {
+        _ if is_connection(&place.subresource) => "CONNECT",
         // Logs may be followed for long, as watches are.
         "get" if place.subresource == "log" => "WATCH",
         "get" => "GET",
@@ -168,6 +212,11 @@ fn label(label: &mut RequestKind, place: &Place, verb: &'static str) {
     };
     let subresource = place.subresource.clone();
     *label = RequestKind { verb, group: info.group, resource: info.plural, subresource };
+}
+
+/// Whether a subresource leads to somebody else, and has no object of its own.
+fn is_connection(subresource: &str) -> bool {
+    matches!(subresource, "attach" | "exec" | "portforward" | "proxy")
 }
 
 fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {

@@ -26,7 +26,7 @@ const OLD_ROLE: &str = "kubernetes.io/role";
 
 static RESOURCE: ResourceInfo = ResourceInfo {
     namespaced: false,
-    subresources: &["status"],
+    subresources: &["proxy", "status"],
     ..text::core_resource("Node", "nodes", "node", &["no"])
 };
 

@@ -28,6 +28,7 @@ mod log_rotation; // Keeps log files within bounds.
 mod logs; // CRI log files, as `kubectl logs` wants them.
 mod node_api; // The node's HTTPS server.
 mod node_status; // Registration, heartbeats, conditions.
+mod node_streams; // Its connections that become streams.
 mod objects; // ConfigMaps and Secrets, briefly cached.
 mod observed; // What the runtime says about one pod.
 mod pod_manager; // Hands pods, runtime events and refreshes to the workers.
@@ -43,6 +44,7 @@ mod services; // Services, for environment variables and the data plane.
 mod settings;
 mod shared; // What all workers of an agent share.
 mod status_writer; // Status writes: coalesced and bounded.
+mod streaming; // The protocols of those.
 mod termination_message; // What a container says of its own end.
 mod tokens;
 mod volume_writer; // Files that change all at once.

@@ -1,4 +1,4 @@
-//! The node's HTTPS server, as the kubelet's: logs, pods, stats, metrics.
+//! The node's HTTPS server, as the kubelet's: logs, streams, pods, stats, metrics.
 //!
 //! The serving certificate is self-signed, as a kubelet's is by default. Clients prove who they are with a certificate
 //! of the cluster's CA; only members of `system:masters` (the API server's kubelet client is one) get more than
@@ -28,6 +28,7 @@ use super::{
     identity::{LABEL_CONTAINER_NAME, PodIdentity},
     log_rotation::file_of,
     logs::{self, LogOptions},
+    node_streams,
     pod_manager::Workers,
     settings::{AgentError, AgentSettings},
     shared::Shared,
@@ -36,7 +37,7 @@ use super::{
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MASTERS: &str = "system:masters";
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub struct NodeApi {
     listener: TcpListener,
@@ -48,6 +49,8 @@ pub struct NodeApi {
 struct Context {
     shared: Arc<Shared>,
     workers: Workers,
+    /// Ends what connections became that were upgraded.
+    streams: CancellationToken,
 }
 
 /// Whether the client may see more than `/healthz`.
@@ -70,7 +73,12 @@ impl NodeApi {
         let names = settings.node_addresses.iter().cloned().chain([settings.node_name.clone()]).collect();
         let config = tls_config(names, client_cas(&settings.api)).map_err(AgentError::Tls)?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { listener, acceptor, port, context: Arc::new(Context { shared, workers }) })
+        Ok(Self {
+            listener,
+            acceptor,
+            port,
+            context: Arc::new(Context { shared, workers, streams: CancellationToken::new() }),
+        })
     }
 
     pub fn port(&self) -> u16 {
@@ -80,6 +88,7 @@ impl NodeApi {
     /// Serves until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let _streams = self.context.streams.clone().drop_guard();
         while let Some(accepted) = shutdown.run_until_cancelled(self.listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
@@ -143,7 +152,7 @@ async fn serve(
         async move { Ok::<_, Infallible>(context.answer(client, &request).await) }
     });
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(%peer, error, "connection ended");
     }
 }
@@ -158,7 +167,7 @@ fn client_of(certificates: Option<&[CertificateDer<'_>]>) -> Client {
     if is_master { Client::Master } else { Client::Known }
 }
 
-fn text(code: StatusCode, message: impl Into<String>) -> Response<Body> {
+pub(super) fn text(code: StatusCode, message: impl Into<String>) -> Response<Body> {
     let body = Full::new(Bytes::from(message.into())).boxed_unsync();
     Response::builder()
         .status(code)
@@ -187,13 +196,17 @@ impl Context {
             Client::Known => return text(StatusCode::FORBIDDEN, "Forbidden\n"),
             Client::Master => (),
         }
+        if let ["portForward", namespace, pod] | ["portForward", namespace, pod, _] = parts.as_slice() {
+            let streams = self.streams.clone();
+            return node_streams::port_forward(&self.workers, (*namespace, *pod), request, streams);
+        }
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n");
         }
         match parts.as_slice() {
             ["containerLogs", namespace, pod, container]
             | ["containerLogs", namespace, pod, _, container] => {
-                self.container_logs(namespace, pod, container, request.uri().query().unwrap_or_default())
+                self.container_logs(namespace, pod, container, &node_streams::query(request))
             }
             ["pods"] => self.pods(),
             ["stats", "summary"] => self.stats_summary().await,
@@ -202,14 +215,13 @@ impl Context {
         }
     }
 
-    fn container_logs(&self, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
-        let decoded =
-            |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs: Vec<_> = query
-            .split('&')
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .map(|(name, value)| (decoded(name), decoded(value)))
-            .collect();
+    fn container_logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        pairs: &[(String, String)],
+    ) -> Response<Body> {
         let borrowed = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let options = match LogOptions::parse(borrowed, Timestamp::now()) {
             Ok(options) => options,

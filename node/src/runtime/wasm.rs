@@ -64,6 +64,7 @@ impl PreparedWasm {
             limits: Limits::default(),
             network: around.network,
             log: around.log,
+            stdin: config.stdin,
         };
         Ok(Self { engine: around.engine.clone(), locals: Arc::clone(around.locals), spec, files })
     }

@@ -91,6 +91,7 @@ pub fn spec(module: Arc<Module>, log: Arc<Log>) -> ContainerSpec {
         log,
         http_ports: Vec::new(),
         reuse: Reuse::Never,
+        stdin: false,
     }
 }
 

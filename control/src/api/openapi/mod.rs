@@ -3,6 +3,7 @@
 //! `kubectl explain` reads them, `kubectl apply` merges lists by them, and clients are generated from them. They are
 //! made when first asked for, as most clusters' clients never do. Not here: HTTP and caching.
 
+mod connect;
 mod operations;
 pub mod protobuf;
 mod schemas;

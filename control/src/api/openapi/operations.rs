@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, group_version_path, schemas::list_type};
+use super::{Dialect, connect, group_version_path, schemas::list_type};
 use crate::registry::Served;
 
 /// Path and path item of everything that a resource answers to.
@@ -28,6 +28,10 @@ pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)>
         add(format!("{base}/{}", info.plural), &["list"], false, false);
     }
     for subresource in info.subresources {
+        if connect::is_connection(subresource) {
+            paths.extend(connect::paths(&writer, &item, subresource));
+            continue;
+        }
         let actions: &[&str] = match *subresource {
             "status" | "scale" => &["get", "put", "patch"],
             "log" => &["get"],
@@ -40,8 +44,8 @@ pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)>
 }
 
 /// Writes the operations of one resource in one dialect.
-struct Writer<'a> {
-    resource: &'a Served,
+pub(super) struct Writer<'a> {
+    pub(super) resource: &'a Served,
     dialect: Dialect,
 }
 
@@ -160,14 +164,32 @@ impl Writer<'_> {
         json!({ "group": group, "version": version, "kind": kind })
     }
 
-    fn path_parameters(&self, namespaced: bool, named: bool) -> Value {
+    pub(super) fn path_parameter(&self, name: &str, description: &str) -> Value {
+        let mut parameter =
+            json!({ "name": name, "in": "path", "required": true, "description": description });
+        self.set_type(&mut parameter, "string");
+        parameter
+    }
+
+    /// An answer of any form.
+    pub(super) fn set_text_answer(&self, operation: &mut Value) {
+        let schema = json!({ "type": "string" });
+        match self.dialect {
+            Dialect::V3 => {
+                operation["responses"] =
+                    json!({ "200": { "description": "OK", "content": { "*/*": { "schema": schema } } } });
+            }
+            Dialect::V2 => {
+                operation["produces"] = json!(["*/*"]);
+                operation["consumes"] = json!(["*/*"]);
+                operation["responses"] = json!({ "200": { "description": "OK", "schema": schema } });
+            }
+        }
+    }
+
+    pub(super) fn path_parameters(&self, namespaced: bool, named: bool) -> Value {
         let mut parameters = Vec::new();
-        let mut add = |name: &str, description: &str| {
-            let mut parameter =
-                json!({ "name": name, "in": "path", "required": true, "description": description });
-            self.set_type(&mut parameter, "string");
-            parameters.push(parameter);
-        };
+        let mut add = |name: &str, description: &str| parameters.push(self.path_parameter(name, description));
         if named {
             add("name", &format!("name of the {}", self.resource.info.kind));
         }
@@ -177,7 +199,7 @@ impl Writer<'_> {
         parameters.into()
     }
 
-    fn parameter(&self, (name, kind, description): &Parameter) -> Value {
+    pub(super) fn parameter(&self, (name, kind, description): &Parameter) -> Value {
         let mut parameter = json!({ "name": name, "in": "query", "description": description });
         self.set_type(&mut parameter, kind);
         parameter
@@ -192,7 +214,7 @@ impl Writer<'_> {
 }
 
 /// Name, type and description of a query parameter.
-type Parameter = (&'static str, &'static str, &'static str);
+pub(super) type Parameter = (&'static str, &'static str, &'static str);
 
 const PRETTY: Parameter = ("pretty", "string", "If 'true', then the output is pretty printed.");
 const DRY_RUN: Parameter = ("dryRun", "string", "'All': everything is done but the change is not kept.");
@@ -250,12 +272,13 @@ fn method(action: &str) -> &str {
     }
 }
 
+pub(super) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// `patchAppsV1NamespacedDeploymentStatus`
 fn operation_id(resource: &Served, action: &str, subresource: &str) -> String {
-    let capital = |text: &str| {
-        let mut letters = text.chars();
-        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-    };
     let action = match action {
         "post" => "create",
         "put" => "replace",

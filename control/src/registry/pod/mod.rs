@@ -41,7 +41,18 @@ static RESOURCE: ResourceInfo = ResourceInfo {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    subresources: &["binding", parts::EPHEMERAL_CONTAINERS, "eviction", "log", parts::RESIZE, "status"],
+    subresources: &[
+        "attach",
+        "binding",
+        parts::EPHEMERAL_CONTAINERS,
+        "eviction",
+        "exec",
+        "log",
+        "portforward",
+        "proxy",
+        parts::RESIZE,
+        "status",
+    ],
     verbs: ALL_VERBS,
 };
 

@@ -41,7 +41,7 @@ static RESOURCE: ResourceInfo = ResourceInfo {
     short_names: &["svc"],
     categories: &["all"],
     namespaced: true,
-    subresources: &["status"],
+    subresources: &["proxy", "status"],
     verbs: ALL_VERBS,
 };
 

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use naru_model::Object;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     ApiError,
@@ -32,6 +32,27 @@ pub struct Delete {
     pub grace_period_seconds: Option<i64>,
     /// `Background`, `Foreground` or `Orphan`.
     pub propagation_policy: Option<String>,
+}
+
+impl Delete {
+    /// As `metav1.DeleteOptions`.
+    pub fn to_value(&self) -> Value {
+        let mut options = json!({ "apiVersion": "meta.k8s.io/v1", "kind": "DeleteOptions" });
+        for (field, value) in [
+            ("gracePeriodSeconds", self.grace_period_seconds.map(Value::from)),
+            ("propagationPolicy", self.propagation_policy.as_deref().map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                options[field] = value;
+            }
+        }
+        for (field, value) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(value) = value {
+                options["preconditions"][field] = value.as_str().into();
+            }
+        }
+        options
+    }
 }
 
 /// Acts as one user of the cluster (`system:serviceaccount:kube-system:deployment-controller`, …).

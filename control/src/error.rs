@@ -63,6 +63,9 @@ pub enum ApiError {
     NotYetThere { asked: u64, current: u64 },
     #[error("{message}")]
     TooManyRequests { message: String, retry_after: Duration },
+    /// A webhook or policy refuses, with the status that it wants the client to see.
+    #[error("{}", .0.message.as_deref().unwrap_or_default())]
+    Denied(Box<Status>),
     /// A disruption budget keeps a pod from being evicted now.
     #[error("Cannot evict pod as it would violate the pod's disruption budget.")]
     EvictionRefused { why: String, retry_after: Option<Duration> },
@@ -80,6 +83,11 @@ impl ApiError {
     pub fn code(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
+            Self::Denied(status) => status
+                .code
+                .and_then(|code| u16::try_from(code).ok())
+                .filter(|code| *code < 600)
+                .unwrap_or(400),
             Self::Unauthorized => 401,
             Self::Forbidden(_) | Self::Refused { .. } => 403,
             Self::NotFound { .. } | Self::NoSuchPath => 404,
@@ -98,8 +106,9 @@ impl ApiError {
     }
 
     /// The machine-readable reason.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &str {
         match self {
+            Self::Denied(status) => status.reason.as_deref().unwrap_or_default(),
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden(_) | Self::Refused { .. } => "Forbidden",
@@ -121,6 +130,9 @@ impl ApiError {
 
     /// The one place where an error becomes a Kubernetes `Status`.
     pub fn to_status(&self) -> Status {
+        if let Self::Denied(status) = self {
+            return Status { code: Some(self.code().into()), ..(**status).clone() };
+        }
         let mut status = Status {
             code: Some(self.code().into()),
             reason: Some(self.reason().into()),

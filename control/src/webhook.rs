@@ -1,10 +1,14 @@
 //! HTTPS calls that the API server makes to webhooks: reviews go out as JSON, answers come back as JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Service;
 use rustls::{
@@ -19,6 +23,9 @@ use crate::store::{Key, Store};
 
 /// What an answer may be long.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// Connections that are kept for the next calls, and for how long.
+const MAX_IDLE: usize = 16;
+const IDLE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a webhook is and whom to believe there.
 pub struct Webhook {
@@ -28,6 +35,23 @@ pub struct Webhook {
     tls: TlsConnector,
     timeout: Duration,
     store: Store,
+    /// Connections between calls, the last used last. Held to push or pop one.
+    idle: Mutex<Vec<(Instant, Connection)>>,
+}
+
+type Connection = SendRequest<Full<Bytes>>;
+
+/// Why an exchange failed.
+struct Failure {
+    problem: String,
+    /// Whether the server may just have closed a connection that was kept.
+    is_hangup: bool,
+}
+
+impl<T: std::fmt::Display> From<T> for Failure {
+    fn from(problem: T) -> Self {
+        Self { problem: problem.to_string(), is_hangup: false }
+    }
 }
 
 /// How a webhook is named in an object's spec.
@@ -35,7 +59,7 @@ pub struct Webhook {
 pub struct Place<'a> {
     pub url: Option<&'a str>,
     pub service: Option<ServicePlace<'a>>,
-    /// PEM.
+    /// PEM; where it is empty, this machine's authorities are believed.
     pub authority: &'a [u8],
 }
 
@@ -65,6 +89,9 @@ impl Webhook {
             let certificate = certificate.map_err(|error| format!("the CA bundle is not PEM: {error}"))?;
             roots.add(certificate).map_err(|error| format!("the CA bundle holds no certificate: {error}"))?;
         }
+        if place.authority.is_empty() {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -76,6 +103,7 @@ impl Webhook {
             tls: TlsConnector::from(Arc::new(config)),
             timeout,
             store,
+            idle: Mutex::default(),
         })
     }
 
@@ -92,42 +120,80 @@ impl Webhook {
     }
 
     async fn exchange(&self, review: &Value) -> Result<Value, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let host = self.uri.host().ok_or("no Host in request URL")?;
-        let port = self.uri.port_u16().unwrap_or(443);
+        let body = Bytes::from(review.to_string());
+        if let Some(connection) = self.kept() {
+            match self.send(connection, body.clone()).await {
+                Err(failure) if failure.is_hangup => (),
+                outcome => return outcome.map_err(|failure| failure.problem),
+            }
+        }
+        let connection = self.connect().await.map_err(|failure| failure.problem)?;
+        self.send(connection, body).await.map_err(|failure| failure.problem)
+    }
+
+    fn kept(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((since, connection)) = idle.pop() {
+            if since.elapsed() < IDLE_PATIENCE && !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE && !connection.is_closed() {
+            idle.push((Instant::now(), connection));
+        }
+    }
+
+    fn host(&self) -> Result<&str, Failure> {
+        Ok(self.uri.host().ok_or("no Host in request URL")?)
+    }
+
+    fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(443)
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let host = self.host()?.trim_matches(['[', ']']);
         let stream = match &self.service {
             Some((namespace, name)) => {
-                TcpStream::connect((self.address(namespace, name)?.as_str(), port)).await
+                TcpStream::connect((self.address(namespace, name)?.as_str(), self.port())).await?
             }
-            None => TcpStream::connect((host.trim_matches(['[', ']']), port)).await,
+            None => TcpStream::connect((host, self.port())).await?,
         };
-        let stream = stream.map_err(|error| text(&error))?;
-        let name =
-            ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| text(&error))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| text(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| text(&error))?;
-        // Ends with `sender`, or with the timeout that drops both.
-        let connection = tokio::spawn(connection);
+        let name = ServerName::try_from(host.to_owned())?;
+        let stream = self.tls.connect(name, stream).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with `sender`, wherever that is dropped.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn send(&self, mut connection: Connection, body: Bytes) -> Result<Value, Failure> {
         let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
-            .header(header::HOST, format!("{host}:{port}"))
+            .header(header::HOST, format!("{}:{}", self.host()?, self.port()))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
-            .body(Full::new(Bytes::from(review.to_string())))
-            .map_err(|error| text(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+            .body(Full::new(body))?;
+        let hangup = |error: hyper::Error| Failure {
+            is_hangup: error.is_canceled() || error.is_closed() || error.is_incomplete_message(),
+            problem: error.to_string(),
+        };
+        connection.ready().await.map_err(hangup)?;
+        let response = connection.send_request(request).await.map_err(hangup)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
-        connection.abort();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        self.keep(connection);
         if !status.is_success() {
-            return Err(format!("the server answered {status}"));
+            return Err(format!("the server answered {status}").into());
         }
-        serde_json::from_slice(&body).map_err(|error| text(&error))
+        Ok(serde_json::from_slice(&body)?)
     }
 
     /// The service's own address.

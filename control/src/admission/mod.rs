@@ -23,30 +23,36 @@ mod service_account;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use naru_model::Object;
+use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 use crate::{
     ApiError,
     auth::Authorizer,
-    registry::{AnyObject, Call, Part},
+    client::Delete,
+    registry::{AnyObject, Call, Part, Preparation, Registry, Stage},
     store::{Scope, Snapshot, Store},
 };
 use chain::Write;
+use matching::Operation;
+use webhooks::{About, Asked, Mutable, Shape, Webhooks};
 
 /// The chain that every write passes after defaulting and before validation.
 pub struct Admission {
     authorizer: Arc<Authorizer>,
     turns: quota::Turns,
+    webhooks: Webhooks,
 }
 
 impl Admission {
     pub fn new(authorizer: Arc<Authorizer>) -> Self {
-        Self { authorizer, turns: quota::Turns::default() }
+        Self { authorizer, turns: quota::Turns::default(), webhooks: Webhooks::default() }
     }
 
     /// A turn to create something in a namespace with quotas, to be held until it is stored.
@@ -54,7 +60,52 @@ impl Admission {
         self.turns.take(view, call).await
     }
 
-    pub async fn admit_create(
+    /// Changes what was prepared of a write before it is validated. Answers the object as it was before servers
+    /// outside changed it, where they did.
+    pub async fn mutate(
+        &self,
+        registry: &Registry,
+        preparation: &Preparation<'_>,
+        object: &mut Box<dyn AnyObject>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Box<dyn AnyObject>>, ApiError> {
+        let store = registry.store();
+        self.apply_built_in(store, preparation, &mut **object).await?;
+        let view = store.snapshot();
+        let Some(hooks) = self.webhooks.mutating(&view, store).filter(|_| !is_exempt(preparation.call))
+        else {
+            return Ok(None);
+        };
+        let kinds = registry.kinds().clone();
+        let asked = Asked::new(preparation.call, &kinds, &view, about(preparation, &**object));
+        let before = object.boxed();
+        let mut rounds = webhooks::Rounds::default();
+        let mutable = Mutable { object: &mut *object, preparation };
+        if !webhooks::mutate(&hooks, &asked, Some(mutable), &mut rounds, warnings).await? {
+            return Ok(None);
+        }
+        // What a webhook added gets what the cluster says about such things, and others may want to see it.
+        self.apply_built_in(store, preparation, &mut **object).await?;
+        let mutable = Mutable { object, preparation };
+        webhooks::mutate_again(&hooks, &asked, mutable, rounds, warnings).await?;
+        Ok(Some(before))
+    }
+
+    async fn apply_built_in(
+        &self,
+        store: &Store,
+        preparation: &Preparation<'_>,
+        object: &mut dyn AnyObject,
+    ) -> Result<(), ApiError> {
+        let call = preparation.call;
+        match preparation.stage {
+            Stage::Create { .. } => self.admit_create(store, call, object).await,
+            Stage::Update { part: Part::Finalize, .. } => Ok(()),
+            Stage::Update { part, old } => self.admit_update(store, call, part, object, old),
+        }
+    }
+
+    async fn admit_create(
         &self,
         store: &Store,
         call: &Call<'_>,
@@ -73,7 +124,7 @@ impl Admission {
         chain::mutate(&Write { call, part: Part::Whole, view: &store.snapshot(), old: None }, object)
     }
 
-    pub fn admit_update(
+    fn admit_update(
         &self,
         store: &Store,
         call: &Call<'_>,
@@ -94,23 +145,139 @@ impl Admission {
         chain::mutate(&Write { call, part, view: &store.snapshot(), old: Some(old) }, new)
     }
 
-    /// What is looked at when everything is known of the object: after validation. `old` is the state that an update
-    /// replaces. Texts for `Warning` headers are added to `warnings`.
-    pub fn validate(
+    /// What is looked at when everything is known of the object: after validation. Texts for `Warning` headers are
+    /// added to `warnings`.
+    pub async fn validate(
         &self,
-        store: &Store,
-        call: &Call<'_>,
-        part: Part,
-        new: &dyn AnyObject,
-        old: Option<&dyn AnyObject>,
+        registry: &Registry,
+        preparation: &Preparation<'_>,
+        object: &dyn AnyObject,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        chain::validate(&Write { call, part, view: &store.snapshot(), old }, new, warnings)
+        let (call, store) = (preparation.call, registry.store());
+        let view = store.snapshot();
+        let write = Write { call, part: preparation.part(), view: &view, old: preparation.old() };
+        chain::validate(&write, object, warnings)?;
+        let Some(hooks) = self.webhooks.validating(&view, store).filter(|_| !is_exempt(call)) else {
+            return Ok(());
+        };
+        let kinds = registry.kinds().clone();
+        let asked = Asked::new(call, &kinds, &view, about(preparation, object));
+        webhooks::validate(&hooks, &asked, Some(object), warnings).await
     }
 
-    pub fn admit_delete(&self, call: &Call<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {
-        nodes::admit_delete(call, object)
+    pub async fn admit_delete(
+        &self,
+        registry: &Registry,
+        call: &Call<'_>,
+        object: &dyn AnyObject,
+        options: &Delete,
+    ) -> Result<(), ApiError> {
+        nodes::admit_delete(call, object)?;
+        let about = || About {
+            operation: Operation::Delete,
+            subresource: "",
+            name: call.name.into(),
+            shape: Shape::Whole,
+            old: Some(object),
+            options: with_dry_run(call, options.to_value()),
+        };
+        self.ask_only(registry, call, about).await
     }
+
+    /// Asks about something that is sent to an object and changes none: `CREATE` of an eviction, a binding or a token,
+    /// `CONNECT` to a pod. `message` is what is sent, with its type.
+    pub async fn admit_message(
+        &self,
+        registry: &Registry,
+        call: &Call<'_>,
+        (operation, subresource): (Operation, &str),
+        message: impl FnOnce() -> Value,
+    ) -> Result<(), ApiError> {
+        let store = registry.store();
+        let view = store.snapshot();
+        // Nothing is made of it where nobody asks.
+        if self.webhooks.mutating(&view, store).is_none() && self.webhooks.validating(&view, store).is_none()
+        {
+            return Ok(());
+        }
+        let message = message();
+        let options = match operation {
+            Operation::Connect => Value::Null,
+            _ => options(call, "CreateOptions"),
+        };
+        let about = || About {
+            operation,
+            subresource,
+            name: call.name.into(),
+            shape: Shape::Message(&message),
+            old: None,
+            options: options.clone(),
+        };
+        self.ask_only(registry, call, about).await
+    }
+
+    /// Asks all webhooks about a request in which there is nothing for them to change.
+    async fn ask_only<'a>(
+        &self,
+        registry: &Registry,
+        call: &'a Call<'a>,
+        about: impl Fn() -> About<'a>,
+    ) -> Result<(), ApiError> {
+        let store = registry.store();
+        let view = store.snapshot();
+        if is_exempt(call) {
+            return Ok(());
+        }
+        // A deletion's answer has no place for them.
+        let mut warnings = Vec::new();
+        if let Some(hooks) = self.webhooks.mutating(&view, store) {
+            let kinds = registry.kinds().clone();
+            let asked = Asked::new(call, &kinds, &view, about());
+            webhooks::mutate(&hooks, &asked, None, &mut webhooks::Rounds::default(), &mut warnings).await?;
+        }
+        if let Some(hooks) = self.webhooks.validating(&view, store) {
+            let kinds = registry.kinds().clone();
+            let asked = Asked::new(call, &kinds, &view, about());
+            webhooks::validate(&hooks, &asked, None, &mut warnings).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_exempt(call: &Call<'_>) -> bool {
+    matching::is_exempt(call.served.info.group, call.served.info.plural)
+}
+
+/// A write as webhooks are asked about it.
+fn about<'a>(preparation: &Preparation<'a>, object: &dyn AnyObject) -> About<'a> {
+    let call = preparation.call;
+    let (operation, name, kind) = match preparation.stage {
+        Stage::Create { is_named_here: true } => (Operation::Create, "", "CreateOptions"),
+        Stage::Create { is_named_here: false } => (Operation::Create, object.name(), "CreateOptions"),
+        Stage::Update { .. } => (Operation::Update, call.name, "UpdateOptions"),
+    };
+    let part = preparation.part();
+    About {
+        operation,
+        subresource: part.subresource(),
+        name: name.into(),
+        shape: if part == Part::Scale { Shape::Scale } else { Shape::Whole },
+        old: preparation.old(),
+        options: options(call, kind),
+    }
+}
+
+fn options(call: &Call<'_>, kind: &str) -> Value {
+    let options = json!({ "apiVersion": "meta.k8s.io/v1", "kind": kind, "fieldManager": call.manager });
+    with_dry_run(call, options)
+}
+
+fn with_dry_run(call: &Call<'_>, mut options: Value) -> Value {
+    if call.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    options
 }
 
 /// `pods "web" is forbidden: MESSAGE`

@@ -15,6 +15,7 @@ use naru_model::{
     Object,
     validation::{FieldErrors, Path},
 };
+use serde_json::json;
 
 use super::{
     body::Body,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     ApiError,
+    admission::matching::Operation,
     auth::{Binding, Order, Reference, bound_to_pod},
     registry::Call,
     store::{Key, Snapshot},
@@ -40,6 +42,7 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
             "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {error}"
         ))
     })?;
+    state.registry.admit_message(call, (Operation::Create, "token"), || json!(request)).await?;
     let entry = state.registry.entry(call)?;
     let account = entry.typed::<ServiceAccount>().map_err(|error| ApiError::Internal(error.to_string()))?;
     let spec = request.spec.get_or_insert_default();

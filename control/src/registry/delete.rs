@@ -57,7 +57,7 @@ impl Registry {
     ) -> Result<Deleted, Refusal> {
         let kind = &call.served.kind;
         let old = kind.load(entry).map_err(|error| damaged(entry, &error))?;
-        self.admission().admit_delete(call, &*old)?;
+        self.admission().admit_delete(self, call, &*old, options).await?;
         let mut new = old.boxed();
         let now = Timestamp::now();
         let finalizers = finalizers_given(options, new.meta(), kind.orphans_by_default());

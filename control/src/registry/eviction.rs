@@ -11,9 +11,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::{Object as _, condition, pod, selector::matches_api};
+use serde_json::json;
 
 use super::{Call, Part, Registry, path::damaged};
-use crate::{ApiError, client::Delete, store::Scope};
+use crate::{ApiError, admission::matching::Operation, client::Delete, store::Scope};
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
 /// Evictions that the budgets' controller has not confirmed yet.
@@ -25,6 +26,15 @@ const CONDITION: &str = "DisruptionAllowed";
 impl Registry {
     /// Deletes the pod named by `call` unless a budget forbids it.
     pub async fn evict(&self, call: &Call<'_>, options: &Delete) -> Result<(), ApiError> {
+        let eviction = || {
+            json!({
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": { "name": call.name, "namespace": call.namespace },
+                "deleteOptions": options.to_value(),
+            })
+        };
+        self.admit_message(call, (Operation::Create, "eviction"), eviction).await?;
         let entry = self.entry(call)?;
         let object = call.served.kind.load(&entry).map_err(|error| damaged(&entry, &error))?;
         let pod = object.get::<Pod>().ok_or(ApiError::MethodNotAllowed)?;

@@ -18,6 +18,8 @@ pub(super) enum Owners {
     Updated { part: Part, sent: Option<Vec<ManagedFieldsEntry>> },
     /// Somebody worked it out before.
     Given(ManagedFields),
+    /// The same, as JSON.
+    Settled(Option<String>),
 }
 
 impl Call<'_> {
@@ -78,7 +80,22 @@ impl Owners {
                 base(entry, *part, Some(sent)).unwrap_or_default().is_same_but_for_times(&live())
             }
             Self::Given(managers) => managers.is_same_but_for_times(&live()),
+            Self::Settled(json) => {
+                let managers = json.as_ref().and_then(|json| ManagedFields::parse(json.as_bytes()));
+                managers.unwrap_or_default().is_same_but_for_times(&live())
+            }
         }
+    }
+
+    /// What the write would do had nobody changed the state that was asked for, whose JSON is `asked`.
+    pub fn of_request(
+        self,
+        call: &Call<'_>,
+        entry: &Entry,
+        asked: &[u8],
+        now: Timestamp,
+    ) -> Result<Self, ApiError> {
+        self.settle(call, entry, asked, now).map(Self::Settled)
     }
 
     /// `metadata.managedFields` of the new state, whose JSON is `new`, as JSON.
@@ -92,6 +109,7 @@ impl Owners {
         match self {
             Self::Kept => Ok(entry.managed_fields().map(|json| String::from_utf8_lossy(json).into_owned())),
             Self::Given(managers) => Ok(managers.to_json()),
+            Self::Settled(json) => Ok(json),
             Self::Updated { part, sent } => {
                 let mut managers = base(entry, part, sent.as_deref()).unwrap_or_default();
                 // An object without managers gets them when somebody applies.

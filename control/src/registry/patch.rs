@@ -43,7 +43,7 @@ impl Registry {
 }
 
 /// Applies `patch` to a document of the OpenAPI type `type_name`.
-pub(super) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Result<(), ApiError> {
+pub(crate) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Result<(), ApiError> {
     match patch {
         Patch::Json(patch) => {
             check_copies(patch, document)?;

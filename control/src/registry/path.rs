@@ -16,7 +16,7 @@ use naru_model::{
     apply::ManagedFields,
     validation::{self, FieldErrors},
 };
-use rand::Rng;
+use rand::Rng as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -25,10 +25,11 @@ use super::{
     allocation::{Claim, Pools},
     decode::FieldValidation,
     managed::{self, Owners},
+    prepare::{self, Preparation, Stage, generated_name, new_uid},
 };
 use crate::{
     ApiError,
-    admission::{Admission, quota},
+    admission::{Admission, matching::Operation, quota},
     auth::{Attributes, Authorizer, User},
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Snapshot, Store, StoreError},
@@ -143,6 +144,17 @@ impl Registry {
         &self.0.admission
     }
 
+    /// Asks whoever admits requests about `message`, which is sent to a subresource and changes no object by itself:
+    /// an eviction, a binding, a request for a token, the options of a connection.
+    pub async fn admit_message(
+        &self,
+        call: &Call<'_>,
+        to: (Operation, &str),
+        message: impl FnOnce() -> Value + Send,
+    ) -> Result<(), ApiError> {
+        self.0.admission.admit_message(self, call, to, message).await
+    }
+
     pub fn authorizer(&self) -> &Arc<Authorizer> {
         &self.0.authorizer
     }
@@ -165,34 +177,33 @@ impl Registry {
         managers: Option<ManagedFields>,
     ) -> Result<Outcome, ApiError> {
         let kind = &call.served.kind;
-        let meta = object.meta_mut();
+        let meta = object.meta();
         if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty() && version != "0") {
             return Err(ApiError::BadRequest(
                 "resourceVersion should not be set on objects to be created".into(),
             ));
         }
-        settle_namespace(call, meta)?;
         let now = Timestamp::now();
-        let is_named_here = begin_life(meta, now, kind.has_generation());
-        kind.default(&mut *object);
+        let is_named_here = prepare::begin(call, &mut *object, now)?;
         let managers = match managers {
             Some(managers) => managers,
             None => managed::of_created(call, &*object, now)?,
         };
         let managers = managers.to_json();
-        {
-            let view = self.store().snapshot();
-            kind.prepare_create(&mut *object, &Context { now, view: &view });
-        }
-        self.0.admission.admit_create(self.store(), call, &mut *object).await?;
+        let view = self.store().snapshot();
+        let context = Context { now, view: &view };
+        kind.prepare_create(&mut *object, &context);
+        let preparation = Preparation { call, context, stage: Stage::Create { is_named_here } };
+        let mut warnings = Vec::new();
+        self.0.admission.mutate(self, &preparation, &mut object, &mut warnings).await?;
         let mut errors = FieldErrors::default();
         validate_name(call, object.meta(), &mut errors);
         validation::meta::object_meta_beyond_name(object.meta(), call.served.info.namespaced, &mut errors);
         kind.validate(&*object, &mut errors);
         kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
-        let mut warnings = kind.warnings(&*object);
-        self.0.admission.validate(self.store(), call, Part::Whole, &*object, None, &mut warnings)?;
+        warnings.append(&mut kind.warnings(&*object));
+        self.0.admission.validate(self, &preparation, &*object, &mut warnings).await?;
 
         let _turn = self.0.admission.turn(&self.store().snapshot(), call).await;
         let allocates = kind.allocates();
@@ -348,64 +359,54 @@ impl Registry {
         check_identity(call, entry, object.meta())?;
         let now = Timestamp::now();
         let context = Context { now, view };
-        let warnings = match part {
-            Part::Whole | Part::Scale => {
-                carry_over(object.meta_mut(), old.meta());
-                kind.default(&mut *object);
-                kind.prepare_update(&mut *object, &*old, &context);
-                let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
-                object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
-                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
-                let mut errors = FieldErrors::default();
-                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-                kind.validate(&*object, &mut errors);
-                kind.validate_update(&*object, &*old, &mut errors);
-                call.check(call.name, errors)?;
-                let mut warnings = kind.warnings(&*object);
-                self.0.admission.validate(self.store(), call, part, &*object, Some(&*old), &mut warnings)?;
-                self.allocate(call, view, &mut *object, Some(&*old))?;
-                warnings
-            }
-            Part::Status | Part::Approval => {
-                carry_over(object.meta_mut(), old.meta());
-                object.meta_mut().generation = old.meta().generation;
-                kind.default(&mut *object);
-                if part == Part::Approval {
-                    kind.prepare_approval_update(&mut *object, &*old, &context);
-                } else {
-                    kind.prepare_status_update(&mut *object, &*old, &context);
-                }
-                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
-                let mut errors = FieldErrors::default();
-                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-                kind.validate_status_update(&*object, &*old, &mut errors);
-                call.check(call.name, errors)?;
-                Vec::new()
-            }
-            Part::Spec(name) => {
-                carry_over(object.meta_mut(), old.meta());
-                kind.default(&mut *object);
-                kind.prepare_part_update(name, &mut *object, &*old);
-                let grows = kind.has_generation() && kind.is_spec_changed(&*object, &*old);
-                object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
-                self.0.admission.admit_update(self.store(), call, part, &mut *object, &*old)?;
-                let mut errors = FieldErrors::default();
-                kind.validate(&*object, &mut errors);
-                kind.validate_part_update(name, &*object, &*old, &mut errors);
-                call.check(call.name, errors)?;
-                let mut warnings = kind.warnings(&*object);
-                self.0.admission.validate(self.store(), call, part, &*object, Some(&*old), &mut warnings)?;
-                warnings
-            }
-            Part::Finalize => {
-                carry_over(object.meta_mut(), old.meta());
-                object.meta_mut().generation = old.meta().generation;
-                object = super::subresource::finalized(&*old, &*object);
-                Vec::new()
-            }
+        prepare::update(call, part, &mut *object, &*old, &context);
+        let preparation = Preparation { call, context, stage: Stage::Update { part, old: &*old } };
+        let mut warnings = Vec::new();
+        let before = self.0.admission.mutate(self, &preparation, &mut object, &mut warnings).await?;
+        let owners = match before {
+            // What webhooks add is nobody's.
+            Some(before) => owners.of_request(call, entry, &draft(&*before)?.json, now)?,
+            None => owners,
         };
+        self.check_update(&preparation, &*object, &*old)?;
+        if matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) {
+            warnings.append(&mut kind.warnings(&*object));
+        }
+        self.0.admission.validate(self, &preparation, &*object, &mut warnings).await?;
+        if matches!(part, Part::Whole | Part::Scale) {
+            self.allocate(call, view, &mut *object, Some(&*old))?;
+        }
         let (json, entry) = self.put(call, entry, &*old, &*object, owners, now).await?;
         Ok((json, entry, warnings))
+    }
+
+    /// That the new state of a part is one that may follow the old one.
+    fn check_update(
+        &self,
+        preparation: &Preparation<'_>,
+        object: &dyn AnyObject,
+        old: &dyn AnyObject,
+    ) -> Result<(), ApiError> {
+        let call = preparation.call;
+        let kind = &call.served.kind;
+        let mut errors = FieldErrors::default();
+        match preparation.part() {
+            Part::Whole | Part::Scale => {
+                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+                kind.validate(object, &mut errors);
+                kind.validate_update(object, old, &mut errors);
+            }
+            Part::Status | Part::Approval => {
+                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+                kind.validate_status_update(object, old, &mut errors);
+            }
+            Part::Spec(name) => {
+                kind.validate(object, &mut errors);
+                kind.validate_part_update(name, object, old, &mut errors);
+            }
+            Part::Finalize => (),
+        }
+        call.check(call.name, errors)
     }
 
     /// Writes the new state, or removes the object where this update took the last thing that kept it.
@@ -528,62 +529,6 @@ pub(super) fn draft(object: &dyn AnyObject) -> Result<Draft, ApiError> {
     object.draft().map_err(|error| ApiError::Internal(format!("cannot serialize the object: {error}")))
 }
 
-/// Puts the object into the namespace of the URL, or refuses where it says another.
-fn settle_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result<(), ApiError> {
-    if !call.served.info.namespaced {
-        // A namespace on a cluster-scoped object is validation's to report.
-        return Ok(());
-    }
-    match meta.namespace.as_deref() {
-        None | Some("") => meta.namespace = Some(call.namespace.into()),
-        Some(namespace) if namespace == call.namespace => (),
-        Some(_) => {
-            return Err(ApiError::BadRequest(
-                "the namespace of the provided object does not match the namespace sent on the request"
-                    .into(),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Sets what only the server may; answers whether the name was generated here.
-fn begin_life(meta: &mut ObjectMeta, now: Timestamp, has_generation: bool) -> bool {
-    meta.uid = Some(new_uid());
-    meta.creation_timestamp = Some(Time(now));
-    meta.deletion_timestamp = None;
-    meta.deletion_grace_period_seconds = None;
-    meta.resource_version = None;
-    meta.self_link = None;
-    meta.managed_fields = None;
-    meta.generation = has_generation.then_some(1);
-    drop_empty(meta);
-    let prefix = meta.generate_name.as_deref().unwrap_or_default();
-    let is_unnamed = meta.name.as_deref().unwrap_or_default().is_empty();
-    if is_unnamed && !prefix.is_empty() {
-        meta.name = Some(generated_name(prefix));
-        return true;
-    }
-    false
-}
-
-pub(super) fn new_uid() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
-/// `prefix` and five characters that never spell a word.
-fn generated_name(prefix: &str) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    const MAX_PREFIX: usize = 63 - 5;
-    let mut end = prefix.len().min(MAX_PREFIX);
-    while !prefix.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut random = rand::rng();
-    let suffix = (0..5).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]));
-    prefix[..end].chars().chain(suffix).collect()
-}
-
 fn validate_name(call: &Call<'_>, meta: &ObjectMeta, errors: &mut FieldErrors) {
     match meta.name.as_deref().unwrap_or_default() {
         "" => errors
@@ -635,32 +580,6 @@ fn check_identity(call: &Call<'_>, entry: &Entry, meta: &ObjectMeta) -> Result<(
             Ok(_) => Err(call.modified()),
         },
     }
-}
-
-/// Kubernetes stores no empty lists and maps here, so a client never sees one.
-fn drop_empty(meta: &mut ObjectMeta) {
-    meta.labels.take_if(|labels| labels.is_empty());
-    meta.annotations.take_if(|annotations| annotations.is_empty());
-    meta.finalizers.take_if(|finalizers| finalizers.is_empty());
-    meta.owner_references.take_if(|owners| owners.is_empty());
-}
-
-/// Keeps what an update may not touch, and what it need not repeat.
-fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
-    new.uid.clone_from(&old.uid);
-    new.namespace.clone_from(&old.namespace);
-    if new.creation_timestamp.is_none() {
-        new.creation_timestamp.clone_from(&old.creation_timestamp);
-    }
-    new.generate_name.clone_from(&old.generate_name);
-    new.generation = old.generation;
-    // A deletion that began cannot be taken back, nor can an update begin one.
-    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-    new.resource_version = None;
-    new.self_link = None;
-    new.managed_fields = None;
-    drop_empty(new);
 }
 
 /// Whether a deleted object has nothing left that keeps it.

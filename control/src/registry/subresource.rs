@@ -9,14 +9,14 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::validation::{FieldErrors, Path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    AnyObject, Call, Part, Registry,
+    AnyObject, Call, ErasedKind, Part, Registry,
     managed::Owners,
     path::{Refusal, damaged},
 };
-use crate::{ApiError, client::Patch, store::Entry};
+use crate::{ApiError, admission::matching::Operation, client::Patch, store::Entry};
 
 const MAX_ATTEMPTS: usize = 64;
 
@@ -24,6 +24,7 @@ impl Registry {
     /// Assigns the pod named by `call` to the node that `binding` names.
     pub async fn bind(&self, call: &Call<'_>, binding: &Binding) -> Result<(), ApiError> {
         check_binding(call, binding)?;
+        self.admit_message(call, (Operation::Create, "binding"), || json!(binding)).await?;
         let node = binding.target.name.as_deref().unwrap_or_default();
         for _ in 0..MAX_ATTEMPTS {
             let entry = self.entry(call)?;
@@ -96,14 +97,25 @@ impl Registry {
 
 pub(super) fn scale_of(call: &Call<'_>, entry: &Entry) -> Result<Value, ApiError> {
     let object = call.served.kind.load(entry).map_err(|error| damaged(entry, &error))?;
-    let scale = call.served.kind.scale(&*object).ok_or(ApiError::NoSuchPath)?;
+    if call.served.kind.scale(&*object).is_none() {
+        return Err(ApiError::NoSuchPath);
+    }
+    let mut scale =
+        scale_value(&*call.served.kind, &*object).map_err(|error| ApiError::Internal(error.to_string()))?;
+    scale["metadata"]["resourceVersion"] = entry.revision.0.to_string().into();
+    Ok(scale)
+}
+
+/// The `Scale` of an object, as JSON.
+pub(crate) fn scale_value(kind: &dyn ErasedKind, object: &dyn AnyObject) -> Result<Value, serde_json::Error> {
+    let scale = kind.scale(object).unwrap_or_default();
     let meta = object.meta();
-    let scale = autoscaling::Scale {
+    serde_json::to_value(autoscaling::Scale {
         metadata: ObjectMeta {
             name: meta.name.clone(),
             namespace: meta.namespace.clone(),
             uid: meta.uid.clone(),
-            resource_version: Some(entry.revision.0.to_string()),
+            resource_version: meta.resource_version.clone(),
             creation_timestamp: meta.creation_timestamp.clone(),
             ..ObjectMeta::default()
         },
@@ -112,8 +124,7 @@ pub(super) fn scale_of(call: &Call<'_>, entry: &Entry) -> Result<Value, ApiError
             replicas: scale.status_replicas,
             selector: (!scale.selector.is_empty()).then_some(scale.selector),
         }),
-    };
-    serde_json::to_value(scale).map_err(|error| ApiError::Internal(error.to_string()))
+    })
 }
 
 fn check_scale(call: &Call<'_>, scale: &autoscaling::Scale) -> Result<(), ApiError> {
@@ -203,11 +214,9 @@ fn assign(pod: &mut Pod, binding: &Binding, node: &str, now: Timestamp) {
 }
 
 /// `old` with the finalizers of `new`'s spec, and nothing else of it.
-pub(super) fn finalized(old: &dyn AnyObject, new: &dyn AnyObject) -> Box<dyn AnyObject> {
-    let mut result = old.boxed();
-    let finalizers = new.get::<Namespace>().and_then(|new| new.spec.as_ref()?.finalizers.clone());
-    if let Some(namespace) = result.get_mut::<Namespace>() {
-        namespace.spec.get_or_insert_default().finalizers = finalizers;
-    }
-    result
+pub(super) fn keep_all_but_finalizers(new: &mut dyn AnyObject, old: &dyn AnyObject) {
+    let (Some(new), Some(old)) = (new.get_mut::<Namespace>(), old.get::<Namespace>()) else { return };
+    let finalizers = new.spec.take().and_then(|spec| spec.finalizers);
+    new.clone_from(old);
+    new.spec.get_or_insert_default().finalizers = finalizers;
 }

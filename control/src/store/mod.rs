@@ -22,7 +22,7 @@ use raft::Member;
 
 pub use entry::{Draft, Entry, Meta};
 pub use key::{Key, Scope};
-pub use snapshot::Snapshot;
+pub use snapshot::{Contents, Snapshot};
 pub use watch::{Event, EventKind, Lagged, Watch};
 
 /// The store's order of writes; an object's `resourceVersion`. 0 is "before everything".

@@ -16,6 +16,16 @@ pub struct Snapshot {
     pub(super) resources: OrdMap<Arc<str>, Entries>,
 }
 
+/// The entries of a resource at some revision; equal to themselves alone.
+#[derive(Clone)]
+pub struct Contents(Entries);
+
+impl PartialEq for Contents {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
 impl Snapshot {
     pub fn revision(&self) -> Revision {
         self.revision
@@ -23,6 +33,12 @@ impl Snapshot {
 
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.resources.get(key.resource())?.get(key).cloned()
+    }
+
+    /// All of `resource` as one value, which is another one after each change; `None` where there is nothing.
+    pub fn contents(&self, resource: &str) -> Option<Contents> {
+        let entries = self.resources.get(resource).filter(|entries| !entries.is_empty());
+        entries.map(|entries| Contents(entries.clone()))
     }
 
     /// Whether there is any object of `resource`.

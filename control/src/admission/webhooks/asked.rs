@@ -1,0 +1,176 @@
+//! A request as webhooks are asked about it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    ApiError,
+    admission::matching::{Criteria, Namespace, Operation, Resource, Subject},
+    registry::{AnyObject, Call, Kinds, Served, scale_value},
+    store::{Entry, Key, Snapshot},
+};
+
+type Labels = BTreeMap<String, String>;
+
+static NO_LABELS: Labels = Labels::new();
+
+/// A request on its way through webhooks.
+pub(in crate::admission) struct Asked<'a> {
+    pub call: &'a Call<'a>,
+    pub kinds: &'a Kinds,
+    pub operation: Operation,
+    pub subresource: &'a str,
+    /// As the client gave it: "" where the server generates one.
+    pub name: String,
+    pub shape: Shape<'a>,
+    /// The state that the request replaces or removes.
+    pub old: Option<&'a dyn AnyObject>,
+    /// `CreateOptions`, `UpdateOptions`, …
+    pub options: Value,
+    /// The one that the object is in, or is.
+    namespace: Option<Arc<Entry>>,
+    equivalents: Vec<Resource<'a>>,
+}
+
+/// What webhooks are shown.
+#[derive(Clone, Copy)]
+pub(in crate::admission) enum Shape<'a> {
+    /// The object itself.
+    Whole,
+    /// How many replicas it has, or is to have.
+    Scale,
+    /// Something that is sent to it: an eviction, a binding, options of a connection. With its type.
+    Message(&'a Value),
+}
+
+/// Group, version and kind.
+pub(in crate::admission) struct Type<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+}
+
+/// What a request is about, for [`Asked::new`].
+pub(in crate::admission) struct About<'a> {
+    pub operation: Operation,
+    pub subresource: &'a str,
+    pub name: String,
+    pub shape: Shape<'a>,
+    pub old: Option<&'a dyn AnyObject>,
+    pub options: Value,
+}
+
+impl<'a> Asked<'a> {
+    pub fn new(call: &'a Call<'a>, kinds: &'a Kinds, view: &Snapshot, about: About<'a>) -> Self {
+        let About { operation, subresource, name, shape, old, options } = about;
+        let home = if is_namespaces(call.served) { name.as_str() } else { call.namespace };
+        let namespace = view.get(&Key::new("namespaces", "", home)).filter(|_| !home.is_empty());
+        let is_equivalent = |other: &&Arc<Served>| {
+            other.storage == call.served.storage
+                && !other.is_virtual
+                && (subresource.is_empty() || other.has_subresource(subresource))
+        };
+        let equivalents = kinds.all().iter().filter(is_equivalent).map(|served| resource(served)).collect();
+        Self { call, kinds, operation, subresource, name, shape, old, options, namespace, equivalents }
+    }
+
+    /// The form in which something with these criteria is to be shown the request, of which `object` is the outcome;
+    /// `None` where it is not concerned.
+    pub fn matches(
+        &self,
+        criteria: &Criteria,
+        object: Option<&dyn AnyObject>,
+    ) -> Result<Option<&'a Served>, ApiError> {
+        let own = self.call.served;
+        let subject = Subject {
+            operation: self.operation,
+            resource: resource(own),
+            subresource: self.subresource,
+            name: &self.name,
+            equivalents: &self.equivalents,
+            labels: object.map(|object| self.labels(object)),
+            old_labels: self.old.map(|old| self.labels(old)),
+            namespace: self.home(object),
+        };
+        let matched = criteria.matches(&subject).map_err(|_| ApiError::NotFound {
+            resource: "namespaces".into(),
+            name: self.call.namespace.into(),
+        })?;
+        Ok(matched.map(|matched| {
+            let other = self.kinds.find(matched.group, matched.version, matched.plural);
+            other.filter(|_| matched != subject.resource).map_or(own, |other| &**other)
+        }))
+    }
+
+    fn labels<'o>(&self, object: &'o dyn AnyObject) -> &'o Labels {
+        match self.shape {
+            Shape::Whole => object.meta().labels.as_ref().unwrap_or(&NO_LABELS),
+            Shape::Scale | Shape::Message(_) => &NO_LABELS,
+        }
+    }
+
+    fn home<'o>(&'o self, object: Option<&'o dyn AnyObject>) -> Namespace<'o> {
+        let stored = self.namespace.as_ref().map(|entry| &entry.meta.labels);
+        if is_namespaces(self.call.served) {
+            // What is being written is not stored yet.
+            let written = object.filter(|_| self.subresource.is_empty()).map(|object| self.labels(object));
+            return written.or(stored).map_or(Namespace::Missing, Namespace::Itself);
+        }
+        if self.call.served.info.namespaced {
+            return stored.map_or(Namespace::Missing, Namespace::In);
+        }
+        Namespace::None
+    }
+
+    /// What the request is about, as clients of `served` see it.
+    pub fn shown(&self, served: &Served, object: &dyn AnyObject) -> Result<Value, ApiError> {
+        let value = match self.shape {
+            Shape::Whole => self.call.served.shown_as(served, object),
+            Shape::Scale => scale_value(&*self.call.served.kind, object),
+            Shape::Message(message) => Ok(message.clone()),
+        };
+        value.map_err(|error| ApiError::Internal(format!("cannot show the object to a webhook: {error}")))
+    }
+
+    /// The object of which `value` is what [`Self::shown`] would answer; `before` is what it was made from.
+    pub fn read(
+        &self,
+        served: &Served,
+        value: Value,
+        before: &dyn AnyObject,
+    ) -> Result<Box<dyn AnyObject>, ApiError> {
+        match self.shape {
+            Shape::Whole | Shape::Message(_) => self.call.served.read_from(served, &value),
+            Shape::Scale => {
+                let replicas = value["spec"]["replicas"].as_i64().and_then(|of| i32::try_from(of).ok());
+                let mut object = before.boxed();
+                self.call.served.kind.set_scale(&mut *object, replicas.unwrap_or(0));
+                Ok(object)
+            }
+        }
+    }
+
+    /// The type of what is shown as clients of `served` know it.
+    pub fn type_of<'t>(&'t self, served: &'t Served) -> Type<'t> {
+        match self.shape {
+            Shape::Whole => {
+                Type { group: served.info.group, version: served.info.version, kind: served.info.kind }
+            }
+            Shape::Scale => Type { group: "autoscaling", version: "v1", kind: "Scale" },
+            Shape::Message(message) => {
+                let text = |field: &str| message[field].as_str().unwrap_or_default();
+                let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+                Type { group, version, kind: text("kind") }
+            }
+        }
+    }
+}
+
+fn resource(served: &Served) -> Resource<'static> {
+    Resource { group: served.info.group, version: served.info.version, plural: served.info.plural }
+}
+
+fn is_namespaces(served: &Served) -> bool {
+    served.info.plural == "namespaces" && served.info.group.is_empty()
+}

@@ -1,0 +1,309 @@
+//! `AdmissionReview`: what webhooks are sent, and what their answers mean.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::{Map, Value, json};
+
+use super::{Asked, Shape, asked::Type};
+use crate::{
+    ApiError,
+    admission::matching::Operation,
+    auth::User,
+    registry::{AnyObject, Served},
+};
+
+const GROUP: &str = "admission.k8s.io";
+
+/// What a webhook says.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub is_allowed: bool,
+    /// Why not.
+    pub status: Option<Status>,
+    /// Operations of a JSON patch.
+    pub patch: Option<Value>,
+    pub warnings: Vec<String>,
+    audit_annotations: Map<String, Value>,
+}
+
+/// The review that asks about a request in the form of `served`.
+pub(super) fn request(
+    asked: &Asked<'_>,
+    served: &Served,
+    object: Option<&dyn AnyObject>,
+    version: &str,
+    uid: &str,
+    is_mutating: bool,
+) -> Result<Value, ApiError> {
+    let call = asked.call;
+    let info = call.served.info;
+    let mut request = json!({
+        "uid": uid,
+        "kind": kind(&asked.type_of(served)),
+        "resource": resource(served),
+        "requestKind": kind(&asked.type_of(call.served)),
+        "requestResource": resource(call.served),
+        "operation": asked.operation.as_str(),
+        "userInfo": user(call.user),
+        "object": null,
+        "oldObject": null,
+        "dryRun": call.dry_run,
+        "options": asked.options,
+    });
+    let is_namespace = info.plural == "namespaces" && info.group.is_empty();
+    let namespace = if is_namespace { &*asked.name } else { call.namespace };
+    for (field, text) in [
+        ("name", &*asked.name),
+        ("namespace", namespace),
+        ("subResource", asked.subresource),
+        ("requestSubResource", asked.subresource),
+    ] {
+        if !text.is_empty() {
+            request[field] = text.into();
+        }
+    }
+    match (object, asked.shape) {
+        (Some(object), _) => request["object"] = shown(asked, served, object, is_mutating)?,
+        (None, Shape::Message(message)) => request["object"] = message.clone(),
+        (None, _) => (),
+    }
+    if let Some(old) = asked.old {
+        request["oldObject"] = asked.shown(served, old)?;
+    }
+    Ok(json!({ "apiVersion": format!("{GROUP}/{version}"), "kind": "AdmissionReview", "request": request }))
+}
+
+/// The state after the request. What changes a new object does so before the server gives it an identity.
+pub(super) fn shown(
+    asked: &Asked<'_>,
+    served: &Served,
+    object: &dyn AnyObject,
+    is_mutating: bool,
+) -> Result<Value, ApiError> {
+    let mut value = asked.shown(served, object)?;
+    let Some(metadata) = value["metadata"].as_object_mut() else { return Ok(value) };
+    match asked.operation {
+        Operation::Create if is_mutating => {
+            metadata.remove("uid");
+            metadata.remove("creationTimestamp");
+            if asked.name.is_empty() {
+                metadata.remove("name");
+            }
+        }
+        Operation::Update => {
+            let stored = asked.old.and_then(|old| old.meta().resource_version.clone());
+            if let Some(version) = stored.filter(|_| !metadata.contains_key("resourceVersion")) {
+                metadata.insert("resourceVersion".into(), version.into());
+            }
+        }
+        _ => (),
+    }
+    Ok(value)
+}
+
+fn kind(of: &Type<'_>) -> Value {
+    json!({ "group": of.group, "version": of.version, "kind": of.kind })
+}
+
+fn resource(served: &Served) -> Value {
+    let info = served.info;
+    json!({ "group": info.group, "version": info.version, "resource": info.plural })
+}
+
+fn user(user: &User) -> Value {
+    let mut info = json!({ "username": &*user.name, "groups": &*user.groups });
+    if !user.uid.is_empty() {
+        info["uid"] = (*user.uid).into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(&*user.extra);
+    }
+    info
+}
+
+/// Reads an answer to the review `uid`.
+///
+/// # Errors
+/// What is wrong with it, in Kubernetes' words.
+pub(super) fn verdict(
+    mut answer: Value,
+    version: &str,
+    uid: &str,
+    is_mutating: bool,
+) -> Result<Verdict, String> {
+    let Value::Object(mut response) = answer["response"].take() else {
+        return Err("webhook response was absent".into());
+    };
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    // The older version of reviews is taken as it comes.
+    if version == "v1" {
+        let answered = text(response.get("uid"));
+        if answered != uid {
+            return Err(format!("expected response.uid={uid:?}, got {answered:?}"));
+        }
+        let (api_version, kind) = (text(answer.get("apiVersion")), text(answer.get("kind")));
+        if api_version != format!("{GROUP}/v1") || kind != "AdmissionReview" {
+            return Err(format!(
+                "expected webhook response of {GROUP}/v1, Kind=AdmissionReview, got {api_version}, Kind={kind}"
+            ));
+        }
+    }
+    let patch = text(response.get("patch"));
+    let patch_type = response.get("patchType").filter(|of| !of.is_null()).map(|of| text(Some(of)));
+    let patch = if is_mutating {
+        read_patch(&patch, patch_type, version)?
+    } else if !patch.is_empty() {
+        return Err("validating webhook may not return response.patch".into());
+    } else if patch_type.is_some() {
+        return Err("validating webhook may not return response.patchType".into());
+    } else {
+        None
+    };
+    let status = match response.remove("status") {
+        None | Some(Value::Null) => None,
+        Some(status) => {
+            Some(serde_json::from_value(status).map_err(|error| format!("response.status: {error}"))?)
+        }
+    };
+    let warnings = response.get("warnings").and_then(Value::as_array).into_iter().flatten();
+    let warnings = warnings.map(|warning| text(Some(warning))).collect();
+    let audit_annotations = match response.remove("auditAnnotations") {
+        Some(Value::Object(annotations)) => annotations,
+        _ => Map::new(),
+    };
+    Ok(Verdict {
+        is_allowed: response.get("allowed").and_then(Value::as_bool).unwrap_or(false),
+        status,
+        patch,
+        warnings,
+        audit_annotations,
+    })
+}
+
+fn read_patch(patch: &str, patch_type: Option<String>, version: &str) -> Result<Option<Value>, String> {
+    if version == "v1" {
+        match (patch.is_empty(), &patch_type) {
+            (false, None) => return Err("webhook returned response.patch but not response.patchType".into()),
+            (true, Some(_)) => {
+                return Err("webhook returned response.patchType but not response.patch".into());
+            }
+            (false, Some(of)) if of.is_empty() => {
+                return Err("webhook returned invalid response.patchType of \"\"".into());
+            }
+            _ => (),
+        }
+    }
+    if patch.is_empty() {
+        return Ok(None);
+    }
+    if let Some(other) = patch_type.filter(|of| of != "JSONPatch") {
+        return Err(format!("unsupported patch type {other:?}"));
+    }
+    let json = BASE64.decode(patch).map_err(|error| format!("response.patch is not base64: {error}"))?;
+    let patch: Value =
+        serde_json::from_slice(&json).map_err(|error| format!("response.patch is not JSON: {error}"))?;
+    let is_empty = patch.as_array().is_some_and(Vec::is_empty);
+    Ok(Some(patch).filter(|_| !is_empty))
+}
+
+impl Verdict {
+    /// Notes what the webhook wants to be known of the request.
+    pub fn log(&self, configuration: &str, webhook: &str, asked: &Asked<'_>) {
+        for (key, value) in &self.audit_annotations {
+            tracing::debug!(
+                configuration,
+                annotation = format!("{webhook}/{key}"),
+                value = value.as_str().unwrap_or_default(),
+                resource = asked.call.served.qualified,
+                namespace = asked.call.namespace,
+                name = asked.name,
+                user = &*asked.call.user.name,
+                "a webhook annotates a request"
+            );
+        }
+    }
+
+    /// The refusal of the webhook `name`, with the status that it wants the client to see.
+    pub fn refusal(self, name: &str) -> ApiError {
+        const BAD_REQUEST: i32 = 400;
+        let mut status = self.status.unwrap_or_default();
+        let code = status.code.unwrap_or(0).max(BAD_REQUEST);
+        status.code = Some(code);
+        status.status = Some("Failure".into());
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let why = given(&status.message).or_else(|| given(&status.reason));
+        let why = why.map_or_else(|| " without explanation".into(), |why| format!(": {why}"));
+        status.message = Some(format!("admission webhook {name:?} denied the request{why}"));
+        ApiError::Denied(Box::new(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(response: Value) -> Value {
+        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response })
+    }
+
+    #[test]
+    fn an_answer_must_fit_its_question() {
+        let patch = BASE64.encode(r#"[{"op":"remove","path":"/spec"}]"#);
+        let cases = [
+            (json!({ "apiVersion": "admission.k8s.io/v1" }), true, "webhook response was absent"),
+            (answer(json!({ "uid": "b" })), true, r#"expected response.uid="a", got "b""#),
+            (
+                json!({ "apiVersion": "v1", "kind": "Pod", "response": { "uid": "a" } }),
+                true,
+                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got v1, Kind=Pod",
+            ),
+            (
+                answer(json!({ "uid": "a", "patch": patch })),
+                true,
+                "webhook returned response.patch but not response.patchType",
+            ),
+            (
+                answer(json!({ "uid": "a", "patchType": "JSONPatch" })),
+                true,
+                "webhook returned response.patchType but not response.patch",
+            ),
+            (
+                answer(json!({ "uid": "a", "patch": patch, "patchType": "Merge" })),
+                true,
+                "unsupported patch type \"Merge\"",
+            ),
+            (
+                answer(json!({ "uid": "a", "patch": patch, "patchType": "JSONPatch" })),
+                false,
+                "validating webhook may not return response.patch",
+            ),
+            (answer(json!({ "uid": "a", "patch": patch, "patchType": "JSONPatch" })), true, ""),
+        ];
+        for (answer, is_mutating, expected) in cases {
+            let problem = verdict(answer.clone(), "v1", "a", is_mutating).err().unwrap_or_default();
+            assert_eq!(problem, expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_status_that_the_webhook_wants() {
+        let refusal = |status: Value| {
+            let response = json!({ "uid": "a", "allowed": false, "status": status });
+            let verdict = verdict(answer(response), "v1", "a", false).expect("it can be read");
+            assert!(!verdict.is_allowed);
+            let status = verdict.refusal("x.example.com").to_status();
+            (
+                status.code.unwrap_or_default(),
+                status.reason.unwrap_or_default(),
+                status.message.unwrap_or_default(),
+            )
+        };
+        let said = |text: &str| format!("admission webhook \"x.example.com\" denied the request{text}");
+        assert_eq!(refusal(Value::Null), (400, String::new(), said(" without explanation")));
+        assert_eq!(
+            refusal(json!({ "code": 403, "reason": "Forbidden", "message": "no" })),
+            (403, "Forbidden".into(), said(": no"))
+        );
+        assert_eq!(refusal(json!({ "code": 200, "reason": "Odd" })), (400, "Odd".into(), said(": Odd")));
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
+        MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -32,7 +32,6 @@ pub(super) struct Spec<'a> {
     match_policy: Option<&'a str>,
     namespaces: Option<&'a LabelSelector>,
     objects: Option<&'a LabelSelector>,
-    conditions: &'a [MatchCondition],
     failure_policy: Option<&'a str>,
     side_effects: &'a str,
     timeout_seconds: Option<i32>,
@@ -52,7 +51,6 @@ macro_rules! spec {
             match_policy: hook.match_policy.as_deref(),
             namespaces: hook.namespace_selector.as_ref(),
             objects: hook.object_selector.as_ref(),
-            conditions: hook.match_conditions.as_deref().unwrap_or_default(),
             failure_policy: hook.failure_policy.as_deref(),
             side_effects: &hook.side_effects,
             timeout_seconds: hook.timeout_seconds,

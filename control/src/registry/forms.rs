@@ -11,9 +11,10 @@ use crate::ApiError;
 impl Served {
     /// An object of this resource as clients of `other`, where the same objects are served, see it.
     pub fn shown_as(&self, other: &Self, object: &dyn AnyObject) -> Result<Value, serde_json::Error> {
-        let value = match self.is(other) || !other.kind.is_custom() {
-            true => object.to_value()?,
-            false => serde_json::from_slice(&other.kind.as_served(&object.draft()?.json)?)?,
+        let value = if self.is(other) || !other.kind.is_custom() {
+            object.to_value()?
+        } else {
+            serde_json::from_slice(&other.kind.as_served(&object.draft()?.json)?)?
         };
         Ok(match other.conversion {
             Some(conversion) => (conversion.to_served)(value),

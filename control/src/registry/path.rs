@@ -368,7 +368,7 @@ impl Registry {
             Some(before) => owners.of_request(call, entry, &draft(&*before)?.json, now)?,
             None => owners,
         };
-        self.check_update(&preparation, &*object, &*old)?;
+        check_update(&preparation, &*object, &*old)?;
         if matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) {
             warnings.append(&mut kind.warnings(&*object));
         }
@@ -378,35 +378,6 @@ impl Registry {
         }
         let (json, entry) = self.put(call, entry, &*old, &*object, owners, now).await?;
         Ok((json, entry, warnings))
-    }
-
-    /// That the new state of a part is one that may follow the old one.
-    fn check_update(
-        &self,
-        preparation: &Preparation<'_>,
-        object: &dyn AnyObject,
-        old: &dyn AnyObject,
-    ) -> Result<(), ApiError> {
-        let call = preparation.call;
-        let kind = &call.served.kind;
-        let mut errors = FieldErrors::default();
-        match preparation.part() {
-            Part::Whole | Part::Scale => {
-                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-                kind.validate(object, &mut errors);
-                kind.validate_update(object, old, &mut errors);
-            }
-            Part::Status | Part::Approval => {
-                validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-                kind.validate_status_update(object, old, &mut errors);
-            }
-            Part::Spec(name) => {
-                kind.validate(object, &mut errors);
-                kind.validate_part_update(name, object, old, &mut errors);
-            }
-            Part::Finalize => (),
-        }
-        call.check(call.name, errors)
     }
 
     /// Writes the new state, or removes the object where this update took the last thing that kept it.
@@ -535,6 +506,34 @@ fn validate_name(call: &Call<'_>, meta: &ObjectMeta, errors: &mut FieldErrors) {
             .required(&validation::Path::new("metadata").child("name"), "name or generateName is required"),
         name => call.served.kind.validate_name(name, errors),
     }
+}
+
+/// That the new state of a part is one that may follow the old one.
+fn check_update(
+    preparation: &Preparation<'_>,
+    object: &dyn AnyObject,
+    old: &dyn AnyObject,
+) -> Result<(), ApiError> {
+    let call = preparation.call;
+    let kind = &call.served.kind;
+    let mut errors = FieldErrors::default();
+    match preparation.part() {
+        Part::Whole | Part::Scale => {
+            validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+            kind.validate(object, &mut errors);
+            kind.validate_update(object, old, &mut errors);
+        }
+        Part::Status | Part::Approval => {
+            validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
+            kind.validate_status_update(object, old, &mut errors);
+        }
+        Part::Spec(name) => {
+            kind.validate(object, &mut errors);
+            kind.validate_part_update(name, object, old, &mut errors);
+        }
+        Part::Finalize => (),
+    }
+    call.check(call.name, errors)
 }
 
 /// That the new state is one of the object in the URL, and of the state that the client means.

@@ -12,6 +12,8 @@ mod crd; // Schemas of custom resources.
 mod fields;
 mod managers;
 mod merge;
+mod outline; // What an object may look like.
+mod overlay; // A merge that nobody owns.
 mod prune; // What an applier no longer wants.
 mod schema;
 mod tree; // Objects as they are read.
@@ -22,5 +24,7 @@ mod tests;
 
 pub use fields::{Element, Fields};
 pub use managers::{ApplyError, Conflict, Entry, ManagedFields, Operation, Writer};
+pub use outline::Outline;
+pub use overlay::OverlayError;
 pub use schema::{Extension, ObjectType, extensions};
 pub use tree::Tree;

@@ -37,6 +37,8 @@ pub enum Node {
     /// Items; `true` for `?item`.
     List(Vec<(bool, Expr)>),
     Map(Vec<(bool, Expr, Expr)>),
+    /// `Object.spec{ replicas: 1 }`: the type's name and its fields; `true` for `?field`.
+    Message(String, Vec<(bool, String, Expr)>),
     Macro(Box<MacroCall>),
 }
 
@@ -84,7 +86,17 @@ impl Expr {
             Node::Choice(parts) => parts.iter().collect(),
             Node::List(items) => items.iter().map(|(_, item)| item).collect(),
             Node::Map(entries) => entries.iter().flat_map(|(_, key, value)| [key, value]).collect(),
+            Node::Message(_, fields) => fields.iter().map(|(_, _, value)| value).collect(),
             Node::Macro(call) => [&call.range].into_iter().chain(&call.filter).chain([&call.body]).collect(),
+        }
+    }
+
+    /// `a.b.c` of an expression that is nothing but names.
+    pub fn path(&self) -> Option<String> {
+        match &self.node {
+            Node::Name(name) => Some(name.clone()),
+            Node::Select(of, field) => Some(format!("{}.{field}", of.path()?)),
+            _ => None,
         }
     }
 

@@ -4,17 +4,25 @@
 use super::{
     CompileError, ObjectType, Type, Value,
     ast::{Expr, Macro, MacroCall, Node},
+    authorization::{AUTHORIZER, REQUEST_RESOURCE, RESOURCE_CHECK},
     functions, lexer,
+    vocabulary::{JSON_PATCH, OBJECT},
 };
 
-/// The type of `root`, in which `variables` are known.
-pub fn check(source: &str, root: &Expr, variables: &[(&str, Type)]) -> Result<Type, CompileError> {
+/// The type of `root`, in which `variables` are known, and the types of patches if it `makes_patches`.
+pub fn check(
+    source: &str,
+    root: &Expr,
+    variables: &[(&str, Type)],
+    makes_patches: bool,
+) -> Result<Type, CompileError> {
     let scope = variables.iter().map(|(name, of)| ((*name).to_owned(), of.clone())).collect();
-    Checker { source, scope }.type_of(root)
+    Checker { source, makes_patches, scope }.type_of(root).map(Type::settled)
 }
 
 struct Checker<'a> {
     source: &'a str,
+    makes_patches: bool,
     /// The innermost is last.
     scope: Vec<(String, Type)>,
 }
@@ -87,6 +95,7 @@ impl Checker<'_> {
             Node::Choice(parts) => self.choice(expr.at, parts),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
+            Node::Message(name, fields) => self.message(expr.at, name, fields),
             Node::Macro(call) => self.macro_call(expr.at, call),
         }
     }
@@ -103,8 +112,9 @@ impl Checker<'_> {
 
     fn field(&self, at: usize, of: &Type, field: &str) -> Typed {
         match of {
-            Type::Dyn => Ok(Type::Dyn),
-            Type::Map(_, value) => Ok((**value).clone()),
+            Type::Dyn | Type::Open | Type::Message(_) => Ok(Type::Dyn),
+            Type::Special(AUTHORIZER) if field == REQUEST_RESOURCE => Ok(Type::Special(RESOURCE_CHECK)),
+            Type::Map(_, value) => Ok((**value).clone().settled()),
             Type::Optional(inner) => Ok(Type::optional(flat(self.field(at, inner, field)?))),
             Type::Object(object) => match object.field(field) {
                 Some(found) => Ok(found.clone()),
@@ -131,6 +141,7 @@ impl Checker<'_> {
         if let Some(Node::Name(library)) = target.map(|target| &target.node)
             && functions::LIBRARIES.contains(&library.as_str())
             && !self.scope.iter().any(|(known, _)| known == library)
+            && (self.makes_patches || library != "jsonpatch")
         {
             return self.call(at, None, &format!("{library}.{name}"), args);
         }
@@ -179,7 +190,7 @@ impl Checker<'_> {
                 Some(of) => of.join(found),
             });
         }
-        Ok(Type::list(of.unwrap_or(Type::Dyn)))
+        Ok(Type::list(of.unwrap_or(Type::Open)))
     }
 
     fn map(&mut self, entries: &[(bool, Expr, Expr)]) -> Typed {
@@ -194,8 +205,35 @@ impl Checker<'_> {
                 Some((keys, values)) => (keys.join(key), values.join(value)),
             });
         }
-        let (key, value) = of.unwrap_or((Type::Dyn, Type::Dyn));
+        let (key, value) = of.unwrap_or((Type::Open, Type::Open));
         Ok(Type::map(key, value))
+    }
+
+    fn message(&mut self, at: usize, name: &str, fields: &[(bool, String, Expr)]) -> Typed {
+        let is_known = name == JSON_PATCH || name == OBJECT || name.starts_with("Object.");
+        if !self.makes_patches || !is_known {
+            return self.error(at, &format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for (is_optional, field, value) in fields {
+            let mut found = self.type_of(value)?;
+            if let (true, Type::Optional(inner)) = (*is_optional, &found) {
+                found = (**inner).clone();
+            }
+            let wanted = match (name, field.as_str()) {
+                (JSON_PATCH, "op" | "path" | "from") => Type::String,
+                (JSON_PATCH, "value") => Type::Dyn,
+                (JSON_PATCH, _) => return self.error(value.at, &format!("undefined field '{field}'")),
+                _ => Type::Dyn,
+            };
+            if !found.fits(&wanted) {
+                let text = format!(
+                    "expected type of field '{field}' is '{wanted}' but provided type is '{}'",
+                    found.settled()
+                );
+                return self.error(value.at, &text);
+            }
+        }
+        Ok(Type::Message(name.into()))
     }
 
     fn macro_call(&mut self, at: usize, call: &MacroCall) -> Typed {
@@ -205,13 +243,13 @@ impl Checker<'_> {
             (Macro::OptionalMap | Macro::OptionalFlatMap, Type::Optional(inner)) => {
                 ((**inner).clone(), Type::Dyn)
             }
-            (_, Type::Dyn) => (Type::Dyn, Type::Dyn),
+            (_, Type::Dyn | Type::Open) => (Type::Dyn, Type::Dyn),
             (Macro::OptionalMap | Macro::OptionalFlatMap, _) => {
                 return self.no_overload(at, "optMap", &[range]);
             }
-            (_, Type::List(item)) if call.variables.len() == 1 => ((**item).clone(), Type::Dyn),
-            (_, Type::List(item)) => (Type::Int, (**item).clone()),
-            (_, Type::Map(key, value)) => ((**key).clone(), (**value).clone()),
+            (_, Type::List(item)) if call.variables.len() == 1 => ((**item).clone().settled(), Type::Dyn),
+            (_, Type::List(item)) => (Type::Int, (**item).clone().settled()),
+            (_, Type::Map(key, value)) => ((**key).clone().settled(), (**value).clone().settled()),
             (_, Type::Object(_)) => (Type::String, Type::Dyn),
             (_, other) => {
                 let text = format!(
@@ -292,10 +330,12 @@ fn literal(value: &Value) -> Type {
 
 fn indexed(of: &Type, index: &Type) -> Option<Type> {
     match of {
-        Type::Dyn => Some(Type::Dyn),
-        Type::List(item) if index.fits(&Type::Int) || index.fits(&Type::Uint) => Some((**item).clone()),
+        Type::Dyn | Type::Open => Some(Type::Dyn),
+        Type::List(item) if index.fits(&Type::Int) || index.fits(&Type::Uint) => {
+            Some((**item).clone().settled())
+        }
         Type::Map(key, value) if index.fits(key) || (index.is_number() && key.is_number()) => {
-            Some((**value).clone())
+            Some((**value).clone().settled())
         }
         Type::Object(_) if index.fits(&Type::String) => Some(Type::Dyn),
         _ => None,
@@ -303,7 +343,8 @@ fn indexed(of: &Type, index: &Type) -> Option<Type> {
 }
 
 fn binary(sign: &str, left: &Type, right: &Type) -> Option<Type> {
-    let is_dyn = *left == Type::Dyn || *right == Type::Dyn;
+    // Where only one side is known it decides, unless several results are possible with it.
+    let known_number = |of: &Type| (of.is_number() || *of == Type::Dyn).then(|| of.clone());
     match sign {
         "==" | "!=" => left.fits(right).then_some(Type::Bool),
         "<" | "<=" | ">" | ">=" => {
@@ -330,7 +371,12 @@ fn binary(sign: &str, left: &Type, right: &Type) -> Option<Type> {
             _ => None,
         },
         "+" => match (left, right) {
-            _ if is_dyn => Some(Type::Dyn),
+            (Type::Timestamp, Type::Dyn) | (Type::Dyn, Type::Timestamp) => Some(Type::Timestamp),
+            (Type::Duration, Type::Dyn) | (Type::Dyn, Type::Duration) => Some(Type::Dyn),
+            (Type::Dyn, other) | (other, Type::Dyn) => {
+                let is_text = matches!(other, Type::String | Type::Bytes | Type::List(_) | Type::Dyn);
+                (is_text || other.is_number()).then(|| other.clone())
+            }
             (Type::Timestamp, Type::Duration) | (Type::Duration, Type::Timestamp) => Some(Type::Timestamp),
             (Type::Duration, Type::Duration) => Some(Type::Duration),
             (Type::List(one), Type::List(other)) if one.fits(other) => {
@@ -341,14 +387,17 @@ fn binary(sign: &str, left: &Type, right: &Type) -> Option<Type> {
             _ => None,
         },
         "-" => match (left, right) {
-            _ if is_dyn => Some(Type::Dyn),
+            (Type::Timestamp, Type::Dyn) | (Type::Dyn, Type::Timestamp | Type::Duration) => Some(Type::Dyn),
+            (Type::Duration, Type::Dyn) => Some(Type::Duration),
+            (Type::Dyn, other) | (other, Type::Dyn) => known_number(other),
             (Type::Timestamp, Type::Duration) => Some(Type::Timestamp),
             (Type::Timestamp, Type::Timestamp) | (Type::Duration, Type::Duration) => Some(Type::Duration),
             _ if left.is_number() && left == right => Some(left.clone()),
             _ => None,
         },
         "%" if *left == Type::Double => None,
-        _ if is_dyn => Some(Type::Dyn),
+        _ if *left == Type::Dyn => known_number(right),
+        _ if *right == Type::Dyn => known_number(left),
         _ if left.is_number() && left == right => Some(left.clone()),
         _ => None,
     }

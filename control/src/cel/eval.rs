@@ -8,17 +8,29 @@ use super::{
     check::unescape,
     failed, functions, macros, operators,
     value::Key,
+    vocabulary::{Message, Special},
 };
 
 /// What evaluating may cost, in steps. A step is about what looking at ten bytes takes.
 #[derive(Debug)]
 pub struct Budget {
     left: u64,
+    /// What was spent on others' behalf: on variables, which have limits of their own.
+    spent_outside: u64,
 }
 
 impl Budget {
     pub fn new(steps: u64) -> Self {
-        Self { left: steps }
+        Self { left: steps, spent_outside: 0 }
+    }
+
+    /// Notes steps that count for whoever pays for the whole evaluation, but not against its own limit.
+    pub fn spend_outside(&mut self, steps: u64) {
+        self.spent_outside = self.spent_outside.saturating_add(steps);
+    }
+
+    pub(super) fn spent_outside(&self) -> u64 {
+        self.spent_outside
     }
 
     pub fn left(&self) -> u64 {
@@ -75,7 +87,7 @@ impl<'a> Evaluation<'a> {
             Node::Name(name) => self.name(name),
             Node::Select(of, field) => {
                 let of = self.run(of)?;
-                select(&of, field)
+                select(&of, field, self.budget)
             }
             Node::OptionalSelect(of, field) => {
                 let of = self.run(of)?;
@@ -115,6 +127,7 @@ impl<'a> Evaluation<'a> {
             },
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
+            Node::Message(name, fields) => self.message(name, fields),
             Node::Macro(call) => macros::run(self, call),
         }
     }
@@ -201,10 +214,34 @@ impl<'a> Evaluation<'a> {
         }
         Ok(Value::Map(Arc::new(map)))
     }
+
+    fn message(&mut self, name: &str, fields: &[(bool, String, Expr)]) -> Evaluated {
+        let mut message = Message { type_name: name.into(), fields: std::collections::BTreeMap::new() };
+        for (is_optional, field, value) in fields {
+            let value = match (self.run(value)?, is_optional) {
+                (Value::Optional(None), true) => continue,
+                (Value::Optional(Some(value)), true) => *value,
+                (value, _) => value,
+            };
+            message.fields.insert(unescape(field), value);
+        }
+        Ok(Special::Message(message).value())
+    }
 }
 
-fn select(of: &Value, field: &str) -> Evaluated {
+fn select(of: &Value, field: &str, budget: &mut Budget) -> Evaluated {
     match of {
+        Value::Special(special) => match &**special {
+            Special::Record(record) => {
+                record.get(field, budget).unwrap_or_else(|| failed(format!("no such key: {field}")))
+            }
+            Special::Message(message) => match message.fields.get(&unescape(field)) {
+                Some(value) => Ok(value.clone()),
+                None => failed(format!("no such key: {field}")),
+            },
+            Special::Access(access) => access.field(field),
+            _ => failed("no such overload"),
+        },
         Value::Map(map) => {
             let found = map.get(&Key::text(field)).or_else(|| map.get(&Key::text(&unescape(field))));
             found.cloned().map_or_else(|| failed(format!("no such key: {field}")), Ok)
@@ -221,6 +258,12 @@ fn has(of: &Value, field: &str) -> Evaluated {
             let is_there = |name: &str| map.contains_key(&Key::text(name));
             Ok(Value::Bool(is_there(field) || is_there(&unescape(field))))
         }
+        Value::Special(special) => match &**special {
+            Special::Message(message) => Ok(Value::Bool(message.fields.contains_key(&unescape(field)))),
+            // A name that does not exist was found when the expression was compiled.
+            Special::Record(_) => Ok(Value::Bool(true)),
+            _ => failed("no such overload"),
+        },
         Value::Optional(None) => Ok(Value::Bool(false)),
         Value::Optional(Some(value)) => has(value, field),
         _ => failed("no such overload"),

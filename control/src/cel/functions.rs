@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{
-    Budget, EvalError, Type, Value,
+    Budget, EvalError, Type, Value, authorization,
     eval::Evaluated,
     failed, text, time,
     vocabulary::{self, Special},
@@ -14,8 +14,10 @@ pub const TYPE_NAMES: [&str; 11] =
     ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type"];
 
 /// Names that are no values but hold functions.
-pub const LIBRARIES: [&str; 9] =
-    ["optional", "sets", "strings", "lists", "math", "format", "ip", "base64", "cel"];
+pub const LIBRARIES: [&str; 10] =
+    ["optional", "sets", "strings", "lists", "math", "format", "ip", "base64", "cel", "jsonpatch"];
+/// What asking the authorizer costs.
+const CHECK_STEPS: u64 = 350_000;
 
 /// Target, name, arguments and result. `item`, `inner` and `same` stand for the first type's item, content, and itself.
 const SIGNATURES: &str = "
@@ -75,6 +77,14 @@ format.byte() format; format.date() format; format.datetime() format
 semver(string) semver; semver(string, bool) semver; isSemver(string) bool; isSemver(string, bool) bool
 semver.major() int; semver.minor() int; semver.patch() int; semver.compareTo(semver) int
 semver.isGreaterThan(semver) bool; semver.isLessThan(semver) bool
+jsonpatch.escapeKey(string) string
+authorizer.path(string) pathCheck; authorizer.group(string) groupCheck
+authorizer.serviceAccount(string, string) authorizer; pathCheck.check(string) decision
+groupCheck.resource(string) resourceCheck; resourceCheck.subresource(string) resourceCheck
+resourceCheck.namespace(string) resourceCheck; resourceCheck.name(string) resourceCheck
+resourceCheck.fieldSelector(string) resourceCheck; resourceCheck.labelSelector(string) resourceCheck
+resourceCheck.check(string) decision; decision.allowed() bool; decision.reason() string
+decision.errored() bool; decision.error() string
 ";
 
 /// Names before a dot that are both a library and a type.
@@ -133,6 +143,11 @@ fn named(text: &str) -> Type {
         "cidr" => Type::Special(vocabulary::CIDR),
         "format" => Type::Special(vocabulary::FORMAT),
         "semver" => Type::Special(vocabulary::SEMVER),
+        "authorizer" => Type::Special(authorization::AUTHORIZER),
+        "pathCheck" => Type::Special(authorization::PATH_CHECK),
+        "groupCheck" => Type::Special(authorization::GROUP_CHECK),
+        "resourceCheck" => Type::Special(authorization::RESOURCE_CHECK),
+        "decision" => Type::Special(authorization::DECISION),
         other => unreachable!("{other} is no type of the table"),
     }
 }
@@ -195,7 +210,12 @@ pub fn call(name: &str, is_member: bool, args: &[Value], budget: &mut Budget) ->
         ("bool" | "int" | "uint" | "double" | "string" | "bytes", [of]) => convert(name, of),
         ("timestamp" | "duration", [of]) => time::convert(name, of),
         (_, [Value::Timestamp(_) | Value::Duration(_), ..]) if is_member => time::call(name, args),
-        (_, [Value::Special(special), rest @ ..]) if is_member => special.call(name, rest),
+        (_, [Value::Special(special), rest @ ..]) if is_member => {
+            if let ("check", Special::Access(_)) = (name, &**special) {
+                budget.charge(CHECK_STEPS)?;
+            }
+            special.call(name, rest)
+        }
         (_, [Value::Optional(of), ..]) if is_member => optional(name, of.as_deref()),
         (_, [Value::String(of), rest @ ..]) if is_member => text::call(name, of, rest, budget),
         ("matches", [Value::String(of), pattern]) => {
@@ -231,6 +251,9 @@ pub fn call(name: &str, is_member: bool, args: &[Value], budget: &mut Budget) ->
         ("math.ceil", [Value::Double(of)]) => Ok(Value::Double(of.ceil())),
         ("math.floor", [Value::Double(of)]) => Ok(Value::Double(of.floor())),
         ("math.round", [Value::Double(of)]) => Ok(Value::Double(of.round())),
+        ("jsonpatch.escapeKey", [Value::String(of)]) => {
+            Ok(Value::text(of.replace('~', "~0").replace('/', "~1")))
+        }
         ("base64.encode" | "base64.decode", [of]) => text::base64(name, of),
         _ if !is_member => Special::make(name, args),
         _ => failed("no such overload"),

@@ -8,7 +8,9 @@
 //! both its parser's positions and Kubernetes' error texts are needed here.
 
 mod ast;
+mod authorization; // Asking who may do what.
 mod check;
+mod cost; // Before anything is evaluated.
 mod eval;
 mod functions;
 mod lexer;
@@ -23,12 +25,18 @@ mod types;
 mod value;
 mod vocabulary; // Kubernetes' own types: quantities, addresses, URLs, formats, versions.
 
-pub use eval::Budget;
+pub use authorization::{Access, AccessCheck, Authorize, Decision};
+pub use cost::{Extent, MAX_REQUEST_BYTES};
+pub use eval::{Budget, Evaluated};
 pub use time::parse_duration;
 pub use types::{ObjectType, Type};
 pub use value::{Key, Value};
+pub use vocabulary::{JSON_PATCH, Message, OBJECT, Record, Special};
 
 use ast::Expr;
+
+/// The type of `authorizer`.
+pub const AUTHORIZER_TYPE: Type = Type::Special(authorization::AUTHORIZER);
 
 /// A compiled expression.
 #[derive(Debug)]
@@ -56,14 +64,28 @@ pub enum EvalError {
 impl Program {
     /// Compiles `source`, in which `variables` are known by name and type.
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Self, CompileError> {
+        Self::make(source, variables, false)
+    }
+
+    /// The same where the expression may make patches: `Object{…}`, `JSONPatch{…}` and the library `jsonpatch`.
+    pub fn compile_patch(source: &str, variables: &[(&str, Type)]) -> Result<Self, CompileError> {
+        Self::make(source, variables, true)
+    }
+
+    fn make(source: &str, variables: &[(&str, Type)], makes_patches: bool) -> Result<Self, CompileError> {
         let root = parser::parse(source)?;
-        let result = check::check(source, &root, variables)?;
+        let result = check::check(source, &root, variables, makes_patches)?;
         Ok(Self { root, variables: variables.iter().map(|(name, _)| (*name).to_owned()).collect(), result })
     }
 
     /// The type of what it evaluates to.
     pub fn result(&self) -> &Type {
         &self.result
+    }
+
+    /// What evaluating it may cost at most, where variables are so large.
+    pub fn estimated_cost(&self, variables: &[(&str, Extent)]) -> u64 {
+        cost::estimate(&self.root, variables)
     }
 
     /// Whether the expression speaks of `variable`.
@@ -75,6 +97,20 @@ impl Program {
     pub fn evaluate(&self, values: Vec<Value>, budget: &mut Budget) -> Result<Value, EvalError> {
         let variables = self.variables.iter().cloned().zip(values).collect();
         eval::Evaluation::new(variables, budget).run(&self.root)
+    }
+
+    /// The same within `limit` steps, if the budget has them.
+    pub fn evaluate_within(
+        &self,
+        limit: u64,
+        values: Vec<Value>,
+        budget: &mut Budget,
+    ) -> Result<Value, EvalError> {
+        let allowed = budget.left().min(limit);
+        let mut own = Budget::new(allowed);
+        let result = self.evaluate(values, &mut own);
+        budget.charge((allowed - own.left()).saturating_add(own.spent_outside()))?;
+        result
     }
 }
 

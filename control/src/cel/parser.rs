@@ -240,6 +240,12 @@ impl Parser<'_> {
                 self.expect("]")?;
                 let make = if is_optional { Node::OptionalIndex } else { Node::Index };
                 of = self.make(at, make(Box::new(of), Box::new(index)))?;
+            } else if self.is("{")
+                && let Some(name) = of.path()
+            {
+                self.next += 1;
+                let fields = self.fields()?;
+                of = self.make(of.at, Node::Message(name, fields))?;
             } else {
                 return Ok(of);
             }
@@ -257,6 +263,22 @@ impl Parser<'_> {
             }
         }
         Ok(items)
+    }
+
+    /// The fields of a message up to the brace that ends it.
+    fn fields(&mut self) -> Result<Vec<(bool, String, Expr)>, CompileError> {
+        let mut fields = Vec::new();
+        while !self.takes("}") {
+            let is_optional = self.takes("?");
+            let name = self.name()?;
+            self.expect(":")?;
+            fields.push((is_optional, name, self.expression()?));
+            if !self.takes(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(fields)
     }
 
     fn primary(&mut self) -> Parsed {

@@ -218,3 +218,51 @@ fn expressions() -> impl Strategy<Value = String> {
         ]
     })
 }
+
+#[test]
+fn one_known_side_of_an_operator_decides_its_type() {
+    let result = |source: &str| {
+        let compiled = Program::compile(source, &[("self", Type::Dyn)]);
+        compiled.map(|program| program.result().to_string()).unwrap_or_default()
+    };
+    for (source, expected) in [
+        ("'a' + self.b", "string"),
+        ("self.a + self.b", "dyn"),
+        ("self.a + 1", "int"),
+        ("duration('1s') + self.a", "dyn"),
+        ("timestamp('2026-01-01T00:00:00Z') + self.a", "timestamp"),
+        ("self.a - 1.5", "double"),
+        ("self.a * 2", "int"),
+        ("[1] + self.a", "list(int)"),
+        ("true + self.a", ""),
+        ("'a' - self.a", ""),
+        ("[] + ['a']", "list(string)"),
+        ("self.a ? [] : ['a']", "list(string)"),
+    ] {
+        assert_eq!(result(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn patches_are_written_as_messages() {
+    let patch = |source: &str| Program::compile_patch(source, &[("self", Type::Dyn)]);
+    let made = patch("Object{spec: Object.spec{replicas: self.count, ?paused: optional.none()}}")
+        .expect("it compiles");
+    assert_eq!(made.result().to_string(), "Object");
+    let value = made.evaluate(vec![self_value()], &mut Budget::new(STEPS)).expect("a value");
+    assert_eq!(value.to_json(), Ok(json!({ "spec": { "replicas": 3 } })));
+    let operation =
+        patch("self.count > 1 ? [JSONPatch{op: 'remove', path: '/' + jsonpatch.escapeKey('a/b~c')}] : []");
+    let operation = operation.expect("it compiles");
+    assert_eq!(operation.result().to_string(), "list(JSONPatch)");
+    let value = operation.evaluate(vec![self_value()], &mut Budget::new(STEPS)).expect("a value");
+    assert_eq!(value.to_json(), Ok(json!([{ "op": "remove", "path": "/a~1b~0c" }])));
+    for (source, problem) in [
+        ("JSONPatch{op: 1}", "expected type of field 'op' is 'string' but provided type is 'int'"),
+        ("JSONPatch{operation: 'add'}", "undefined field 'operation'"),
+        ("Thing{}", "undeclared reference to 'Thing'"),
+    ] {
+        let error = patch(source).expect_err(source).to_string();
+        assert!(error.contains(problem), "{source}: {error}");
+    }
+}

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub enum Type {
     /// Only known when there is a value.
     Dyn,
+    /// What is in an empty list or map: it gives way to any other.
+    Open,
     Null,
     Bool,
     Int,
@@ -22,6 +24,8 @@ pub enum Type {
     /// The type of types.
     Type,
     Object(Arc<ObjectType>),
+    /// What a patch is made of: `Object`, `Object.spec`, …, or `JSONPatch`.
+    Message(Arc<str>),
     /// One of Kubernetes' own.
     Special(&'static str),
 }
@@ -49,7 +53,7 @@ impl Type {
     /// Whether a value of this type may be one of the other.
     pub fn fits(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Dyn, _) | (_, Self::Dyn) => true,
+            (Self::Dyn | Self::Open, _) | (_, Self::Dyn | Self::Open) => true,
             (Self::List(one), Self::List(other)) | (Self::Optional(one), Self::Optional(other)) => {
                 one.fits(other)
             }
@@ -62,10 +66,20 @@ impl Type {
             // Anything that is a message or a wrapper may be null.
             (
                 Self::Null,
-                Self::Object(_) | Self::Timestamp | Self::Duration | Self::Optional(_) | Self::Special(_),
+                Self::Object(_)
+                | Self::Message(_)
+                | Self::Timestamp
+                | Self::Duration
+                | Self::Optional(_)
+                | Self::Special(_),
             )
             | (
-                Self::Object(_) | Self::Timestamp | Self::Duration | Self::Optional(_) | Self::Special(_),
+                Self::Object(_)
+                | Self::Message(_)
+                | Self::Timestamp
+                | Self::Duration
+                | Self::Optional(_)
+                | Self::Special(_),
                 Self::Null,
             ) => true,
             _ => self == other,
@@ -74,7 +88,26 @@ impl Type {
 
     /// The type of which both are.
     pub fn join(self, other: Self) -> Self {
-        if self == other { self } else { Self::Dyn }
+        match (self, other) {
+            (Self::Open, other) | (other, Self::Open) => other,
+            (Self::List(one), Self::List(other)) => Self::list(one.join(*other)),
+            (Self::Map(key, value), Self::Map(other_key, other_value)) => {
+                Self::map(key.join(*other_key), value.join(*other_value))
+            }
+            (one, other) if one == other => one,
+            _ => Self::Dyn,
+        }
+    }
+
+    /// The same where nothing is left to give way.
+    pub fn settled(self) -> Self {
+        match self {
+            Self::Open => Self::Dyn,
+            Self::List(item) => Self::list(item.settled()),
+            Self::Map(key, value) => Self::map(key.settled(), value.settled()),
+            Self::Optional(inner) => Self::optional(inner.settled()),
+            other => other,
+        }
     }
 
     pub fn is_number(&self) -> bool {
@@ -85,7 +118,7 @@ impl Type {
 impl fmt::Display for Type {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            Self::Dyn => "dyn",
+            Self::Dyn | Self::Open => "dyn",
             Self::Null => "null",
             Self::Bool => "bool",
             Self::Int => "int",
@@ -100,6 +133,7 @@ impl fmt::Display for Type {
             Self::Map(key, value) => return write!(formatter, "map({key}, {value})"),
             Self::Optional(value) => return write!(formatter, "optional_type({value})"),
             Self::Object(object) => &object.name,
+            Self::Message(name) => name,
             Self::Special(name) => name,
         };
         formatter.write_str(name)

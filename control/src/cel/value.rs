@@ -2,10 +2,11 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
-use super::vocabulary::Special;
+use super::{EvalError, failed, vocabulary::Special};
 
 /// A value; large ones are shared.
 #[derive(Debug, Clone)]
@@ -100,6 +101,43 @@ impl Value {
                 map.iter().map(|(key, value)| (Key::text(key), Self::from_json(value))).collect(),
             )),
         }
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// What has no form in JSON: maps whose keys are no texts, types, Kubernetes' own values.
+    pub fn to_json(&self) -> Result<Json, EvalError> {
+        Ok(match self {
+            Self::Null => Json::Null,
+            Self::Bool(flag) => (*flag).into(),
+            Self::Int(number) => (*number).into(),
+            Self::Uint(number) => (*number).into(),
+            Self::Double(number) => (*number).into(),
+            Self::String(text) => (&**text).into(),
+            Self::Bytes(bytes) => STANDARD.encode(bytes).into(),
+            Self::Timestamp(time) => time.to_string().into(),
+            Self::Duration(duration) => super::time::format_duration(*duration).into(),
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Result<_, _>>()?),
+            Self::Map(map) => {
+                let entries = map.iter().map(|(key, value)| match key {
+                    Key::String(text) => Ok((text.to_string(), value.to_json()?)),
+                    other => failed(format!("a map with the key {other} is no JSON")),
+                });
+                Json::Object(entries.collect::<Result<_, _>>()?)
+            }
+            Self::Optional(None) => Json::Null,
+            Self::Optional(Some(value)) => value.to_json()?,
+            Self::Special(special) => match &**special {
+                Special::Message(message) => {
+                    let fields =
+                        message.fields.iter().map(|(name, value)| Ok((name.clone(), value.to_json()?)));
+                    Json::Object(fields.collect::<Result<_, _>>()?)
+                }
+                other => return failed(format!("a value of type '{}' is no JSON", other.type_name())),
+            },
+            Self::Type(_) => return failed("a type is no JSON"),
+        })
     }
 
     /// The name of its type, as `type(…)` and error texts say it.

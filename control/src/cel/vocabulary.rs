@@ -7,7 +7,13 @@ use naru_model::{
     validation::{names, network::parse_cidr},
 };
 
-use super::{Value, eval::Evaluated, failed, value::Key};
+use super::{
+    Value,
+    authorization::Access,
+    eval::{Budget, Evaluated},
+    failed,
+    value::Key,
+};
 use crate::registry::crd::schema::fits;
 
 pub const QUANTITY: &str = "kubernetes.Quantity";
@@ -16,6 +22,9 @@ pub const CIDR: &str = "net.CIDR";
 pub const URL: &str = "kubernetes.URL";
 pub const FORMAT: &str = "kubernetes.NamedFormat";
 pub const SEMVER: &str = "kubernetes.Semver";
+/// The types of patches.
+pub const OBJECT: &str = "Object";
+pub const JSON_PATCH: &str = "JSONPatch";
 
 const FORMATS: [(&str, &str); 13] = [
     ("dns1123Label", "k8s-short-name"),
@@ -42,6 +51,23 @@ pub enum Special {
     Url(Url),
     Format(&'static str),
     Version([u64; 3], String),
+    Access(Access),
+    Record(Arc<dyn Record>),
+    Message(Message),
+}
+
+/// Fields whose values are found out when they are asked for.
+pub trait Record: fmt::Debug + Send + Sync {
+    /// The field's value; `None` where there is no such field.
+    fn get(&self, field: &str, budget: &mut Budget) -> Option<Evaluated>;
+}
+
+/// A part of a patch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// `Object.spec`
+    pub type_name: Arc<str>,
+    pub fields: BTreeMap<String, Value>,
 }
 
 /// A URL's parts, as they are written.
@@ -65,6 +91,7 @@ impl PartialEq for Special {
             (Self::Url(one), Self::Url(other)) => one.text == other.text,
             (Self::Format(one), Self::Format(other)) => one == other,
             (Self::Version(..), Self::Version(..)) => self.compare(other) == Some(Ordering::Equal),
+            (Self::Message(one), Self::Message(other)) => one == other,
             _ => false,
         }
     }
@@ -82,6 +109,8 @@ impl fmt::Display for Special {
                 write!(formatter, "{major}.{minor}.{patch}")?;
                 if rest.is_empty() { Ok(()) } else { write!(formatter, "-{rest}") }
             }
+            Self::Access(_) | Self::Record(_) => formatter.write_str(self.type_name()),
+            Self::Message(message) => write!(formatter, "{}{{…}}", message.type_name),
         }
     }
 }
@@ -95,10 +124,14 @@ impl Special {
             Self::Url(_) => URL,
             Self::Format(_) => FORMAT,
             Self::Version(..) => SEMVER,
+            Self::Access(access) => access.type_name(),
+            Self::Record(_) => "kubernetes.variables",
+            Self::Message(message) if &*message.type_name == JSON_PATCH => JSON_PATCH,
+            Self::Message(_) => OBJECT,
         }
     }
 
-    fn value(self) -> Value {
+    pub fn value(self) -> Value {
         Value::Special(Arc::new(self))
     }
 
@@ -184,7 +217,8 @@ impl Special {
                 ("patch", []) => Ok(Value::Int(*patch as i64)),
                 _ => failed("no such overload"),
             },
-            Self::Url(_) => failed("no such overload"),
+            Self::Access(access) => access.call(name, args),
+            Self::Url(_) | Self::Record(_) | Self::Message(_) => failed("no such overload"),
         }
     }
 }

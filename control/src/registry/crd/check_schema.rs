@@ -30,7 +30,7 @@ pub fn root(schema: &JSONSchemaProps, path: &Path, errors: &mut FieldErrors) {
         match Schema::build(schema) {
             Ok(compiled) => {
                 defaults(schema, &compiled, path, errors);
-                super::rules::check(&compiled, path, errors);
+                super::check_rules::check(&compiled, path, errors);
             }
             Err(problem) => errors.invalid(path, "", &format!("error building validator: {problem}")),
         }

@@ -4,8 +4,10 @@
 //! JSON by the definition's schema; `serving` keeps the list of served resources in step with the definitions.
 
 mod check; // Validation of definitions.
+mod check_rules; // Validation of the rules in those.
 mod check_schema; // Validation of the schemas in them.
 mod conversion; // Between versions.
+mod costs; // What rules may cost.
 mod custom;
 pub mod definition;
 mod info;

@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use naru_model::validation::{FieldError, FieldErrorKind, FieldErrors, Path};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::{
-    jsonpath::JsonPath,
-    schema::{Additional, ListKind, Schema, Type as SchemaType},
-};
+use super::schema::{Additional, ListKind, Schema, Type as SchemaType};
 use crate::{
     cel::{Budget, EvalError, Key, ObjectType, Program, Type, Value},
     registry::podspec::OrEmpty as _,
@@ -22,7 +19,7 @@ const WRITE_STEPS: u64 = 10_000_000;
 /// What an evaluated message may be long.
 const MAX_MESSAGE_BYTES: usize = 5 << 10;
 
-const REASONS: [&str; 4] =
+pub(super) const REASONS: [&str; 4] =
     ["FieldValueRequired", "FieldValueInvalid", "FieldValueForbidden", "FieldValueDuplicate"];
 
 /// The rules of a schema and of all that is in it.
@@ -43,13 +40,13 @@ struct Rule {
 }
 
 /// What `self` and `oldSelf` are.
-fn variables(of: &Type, is_old_optional: bool) -> [(&'static str, Type); 2] {
+pub(super) fn variables(of: &Type, is_old_optional: bool) -> [(&'static str, Type); 2] {
     let old = if is_old_optional { Type::optional(of.clone()) } else { of.clone() };
     [("self", of.clone()), ("oldSelf", old)]
 }
 
 /// The type of the values that fit `schema`.
-fn type_of(schema: &Schema, is_resource: bool) -> Type {
+pub(super) fn type_of(schema: &Schema, is_resource: bool) -> Type {
     if schema.is_int_or_string {
         return Type::Dyn;
     }
@@ -245,11 +242,7 @@ impl Run<'_> {
 
     /// Evaluates within what one rule may cost and what is left for all.
     fn evaluate(&mut self, program: &Program, values: Vec<Value>) -> Result<Value, EvalError> {
-        let allowed = self.budget.left().min(RULE_STEPS);
-        let mut own = Budget::new(allowed);
-        let result = program.evaluate(values, &mut own);
-        self.budget.charge(allowed - own.left())?;
-        result
+        program.evaluate_within(RULE_STEPS, values, &mut self.budget)
     }
 }
 
@@ -340,126 +333,13 @@ impl Rule {
     }
 }
 
-/// Reports the rules of a schema that cannot work.
-pub fn check(schema: &Schema, path: &Path, errors: &mut FieldErrors) {
-    node(schema, true, None, path, errors);
-}
-
-/// `uncorrelated` is the list in which older items cannot be found, if the schema is in one.
-fn node(
-    schema: &Schema,
-    is_resource: bool,
-    uncorrelated: Option<&Path>,
-    path: &Path,
-    errors: &mut FieldErrors,
-) {
-    if !schema.has_rules {
-        return;
-    }
-    let type_of = type_of(schema, is_resource);
-    for (index, rule) in schema.rules.iter().enumerate() {
-        one(
-            rule,
-            schema,
-            &type_of,
-            uncorrelated,
-            &path.child("x-kubernetes-validations").index(index),
-            errors,
-        );
-    }
-    for (name, field) in &schema.properties {
-        node(field, field.is_embedded, uncorrelated, &path.child("properties").key(name), errors);
-    }
-    if let Additional::Schema(values) = &schema.additional {
-        node(values, values.is_embedded, uncorrelated, &path.child("additionalProperties"), errors);
-    }
-    if let Some(items) = &schema.items {
-        let uncorrelated = match schema.list_kind {
-            ListKind::Map(_) => uncorrelated,
-            _ => uncorrelated.or(Some(path)),
-        };
-        node(items, items.is_embedded, uncorrelated, &path.child("items"), errors);
-    }
-}
-
-fn one(
-    rule: &ValidationRule,
-    schema: &Schema,
-    type_of: &Type,
-    uncorrelated: Option<&Path>,
-    path: &Path,
-    errors: &mut FieldErrors,
-) {
-    let shown = || json!(rule);
-    let variables = variables(type_of, rule.optional_old_self == Some(true));
-    if rule.rule.trim().is_empty() {
-        errors.required(&path.child("rule"), "rule is not specified");
-    } else {
-        match Program::compile(&rule.rule, &variables) {
-            Err(error) => {
-                errors.invalid(&path.child("rule"), shown(), &format!("compilation failed: {error}"));
-            }
-            Ok(program) => {
-                if !program.result().fits(&Type::Bool) {
-                    errors.invalid(&path.child("rule"), shown(), "cel expression must evaluate to a bool");
-                }
-                if let Some(list) = uncorrelated.filter(|_| program.uses("oldSelf")) {
-                    let detail = format!(
-                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {}",
-                        list.as_str()
-                    );
-                    errors.invalid(&path.child("rule"), rule.rule.as_str(), &detail);
-                }
-            }
-        }
-    }
-    if let Some(message) = rule.message.as_deref() {
-        if message.trim().is_empty() && !message.is_empty() {
-            errors.invalid(&path.child("message"), message, "message must be non-empty if specified");
-        } else if message.trim().contains('\n') {
-            errors.invalid(&path.child("message"), message, "message must not contain line breaks");
-        } else if message.len() > 2048 {
-            errors.invalid(
-                &path.child("message"),
-                format!("{}...", message.chars().take(10).collect::<String>()),
-                "message must have a maximum length of 2048 characters",
-            );
-        }
-    } else if rule.rule.trim().contains('\n') && rule.message_expression.or_empty().is_empty() {
-        errors.required(&path.child("message"), "message must be specified if rule contains line breaks");
-    }
-    if let Some(expression) = rule.message_expression.as_deref().filter(|text| !text.is_empty()) {
-        let path = path.child("messageExpression");
-        match Program::compile(expression, &variables) {
-            Err(error) => {
-                errors.invalid(&path, shown(), &format!("messageExpression compilation failed: {error}"));
-            }
-            Ok(program) if !program.result().fits(&Type::String) => {
-                errors.invalid(&path, shown(), "messageExpression must evaluate to a string");
-            }
-            Ok(_) => (),
-        }
-    }
-    if let Some(reason) = rule.reason.as_deref().filter(|reason| !REASONS.contains(reason)) {
-        errors.not_supported(&path.child("reason"), reason, &REASONS);
-    }
-    if let Some(field) = rule.field_path.as_deref().filter(|field| !field.is_empty()) {
-        let names = JsonPath::parse(field).ok();
-        let names = names.as_ref().and_then(JsonPath::fields).filter(|_| field.starts_with('.'));
-        let leads = names
-            .is_some_and(|names| names.iter().try_fold(schema, |schema, name| schema.child(name)).is_some());
-        if !leads {
-            let detail = "fieldPath must be a valid path: does not refer to a valid field";
-            errors.invalid(&path.child("fieldPath"), field, detail);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 
-    use super::*;
+    use serde_json::json;
+
+    use super::{super::check_rules::check, *};
 
     fn schema(spec: Json) -> Schema {
         let props: JSONSchemaProps =

@@ -367,3 +367,27 @@ async fn a_webhook_that_does_not_answer_stops_only_what_it_must() {
     ));
     kubectl.run(&["delete", "validatingwebhookconfiguration", "lock", "dead"]).ok();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_asked_only_where_its_conditions_hold() {
+    let server = Server::start(|_, _| json!({ "allowed": false })).await;
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    shop(&kubectl);
+    let maps = rule(&[""], &["v1"], &["configmaps"], &["CREATE"]);
+    let fields = json!({
+        "namespaceSelector": in_shop(),
+        "matchConditions": [
+            { "name": "not-free", "expression": "!(has(object.data) && 'free' in object.data)" },
+            { "name": "whole", "expression": "!has(request.subResource) && request.operation == 'CREATE'" },
+        ],
+    });
+    kubectl.apply(&configuration("Validating", "maps", &server.client("/maps"), maps, fields));
+    let map = |name: &str, data: &str| {
+        kubectl.run(&["-n", "shop", "create", "configmap", name, &format!("--from-literal={data}=1")])
+    };
+    map("free", "free").ok();
+    assert!(server.take("/maps").is_empty());
+    map("other", "other").refused();
+    assert_eq!(server.take("/maps").len(), 1);
+}

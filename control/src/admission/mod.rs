@@ -7,6 +7,7 @@
 
 mod certificates;
 mod chain;
+pub mod expressions;
 mod ingress;
 mod lifecycle;
 mod limit_ranger;
@@ -15,6 +16,7 @@ mod node_taint;
 mod nodes;
 mod pod_security;
 mod pods;
+mod policies;
 mod priority;
 pub mod quota;
 mod rbac;
@@ -41,18 +43,25 @@ use crate::{
 };
 use chain::Write;
 use matching::Operation;
+use policies::{Policies, Scene};
 use webhooks::{About, Asked, Mutable, Shape, Webhooks};
 
 /// The chain that every write passes after defaulting and before validation.
 pub struct Admission {
     authorizer: Arc<Authorizer>,
     turns: quota::Turns,
+    policies: Policies,
     webhooks: Webhooks,
 }
 
 impl Admission {
     pub fn new(authorizer: Arc<Authorizer>) -> Self {
-        Self { authorizer, turns: quota::Turns::default(), webhooks: Webhooks::default() }
+        Self {
+            authorizer,
+            turns: quota::Turns::default(),
+            policies: Policies::default(),
+            webhooks: Webhooks::default(),
+        }
     }
 
     /// A turn to create something in a namespace with quotas, to be held until it is stored.
@@ -72,21 +81,28 @@ impl Admission {
         let store = registry.store();
         self.apply_built_in(store, preparation, &mut **object).await?;
         let view = store.snapshot();
-        let Some(hooks) = self.webhooks.mutating(&view, store).filter(|_| !is_exempt(preparation.call))
-        else {
-            return Ok(None);
-        };
-        let kinds = registry.kinds().clone();
-        let asked = Asked::new(preparation.call, &kinds, &view, about(preparation, &**object));
-        let before = object.boxed();
-        let mut rounds = webhooks::Rounds::default();
-        let mutable = Mutable { object: &mut *object, preparation };
-        if !webhooks::mutate(&hooks, &asked, Some(mutable), &mut rounds, warnings).await? {
+        let (policies, hooks) = (self.policies.mutating(&view), self.webhooks.mutating(&view, store));
+        if (policies.is_none() && hooks.is_none()) || is_exempt(preparation.call) {
             return Ok(None);
         }
-        // What a webhook added gets what the cluster says about such things, and others may want to see it.
+        let (policies, hooks) = (policies.unwrap_or_default(), hooks.unwrap_or_default());
+        let kinds = registry.kinds().clone();
+        let asked =
+            Asked::new(preparation.call, &kinds, &view, &self.authorizer, about(preparation, &**object));
+        let scene = Scene { asked: &asked, view: &view };
+        let before = object.boxed();
+        let (mut policy_rounds, mut rounds) = (webhooks::Rounds::default(), webhooks::Rounds::default());
+        let mut mutable = Mutable { object: &mut *object, preparation };
+        let mut is_changed = policies::mutate(&policies, &scene, &mut mutable, &mut policy_rounds)?;
+        is_changed |= webhooks::mutate(&hooks, &asked, Some(mutable), &mut rounds, warnings).await?;
+        if !is_changed {
+            return Ok(None);
+        }
+        // What was added gets what the cluster says about such things, and others may want to see it.
         self.apply_built_in(store, preparation, &mut **object).await?;
-        let mutable = Mutable { object, preparation };
+        let mut mutable = Mutable { object, preparation };
+        policy_rounds.begin_again(Some(&**mutable.object));
+        policies::mutate(&policies, &scene, &mut mutable, &mut policy_rounds)?;
         webhooks::mutate_again(&hooks, &asked, mutable, rounds, warnings).await?;
         Ok(Some(before))
     }
@@ -158,12 +174,20 @@ impl Admission {
         let view = store.snapshot();
         let write = Write { call, part: preparation.part(), view: &view, old: preparation.old() };
         chain::validate(&write, object, warnings)?;
-        let Some(hooks) = self.webhooks.validating(&view, store).filter(|_| !is_exempt(call)) else {
+        let (policies, hooks) = (self.policies.validating(&view), self.webhooks.validating(&view, store));
+        if (policies.is_none() && hooks.is_none()) || is_exempt(call) {
             return Ok(());
-        };
+        }
         let kinds = registry.kinds().clone();
-        let asked = Asked::new(call, &kinds, &view, about(preparation, object));
-        webhooks::validate(&hooks, &asked, Some(object), warnings).await
+        let asked = Asked::new(call, &kinds, &view, &self.authorizer, about(preparation, object));
+        if let Some(policies) = policies {
+            let scene = Scene { asked: &asked, view: &view };
+            policies::validate(&policies, &scene, Some(object), warnings)?;
+        }
+        match hooks {
+            Some(hooks) => webhooks::validate(&hooks, &asked, Some(object), warnings).await,
+            None => Ok(()),
+        }
     }
 
     pub async fn admit_delete(
@@ -197,8 +221,9 @@ impl Admission {
         let store = registry.store();
         let view = store.snapshot();
         // Nothing is made of it where nobody asks.
-        if self.webhooks.mutating(&view, store).is_none() && self.webhooks.validating(&view, store).is_none()
-        {
+        let has_webhooks = self.webhooks.mutating(&view, store).is_some()
+            || self.webhooks.validating(&view, store).is_some();
+        if !has_webhooks && self.policies.validating(&view).is_none() {
             return Ok(());
         }
         let message = message();
@@ -217,7 +242,7 @@ impl Admission {
         self.ask_only(registry, call, about).await
     }
 
-    /// Asks all webhooks about a request in which there is nothing for them to change.
+    /// Asks all policies and webhooks about a request in which there is nothing for them to change.
     async fn ask_only<'a>(
         &self,
         registry: &Registry,
@@ -233,12 +258,18 @@ impl Admission {
         let mut warnings = Vec::new();
         if let Some(hooks) = self.webhooks.mutating(&view, store) {
             let kinds = registry.kinds().clone();
-            let asked = Asked::new(call, &kinds, &view, about());
+            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
             webhooks::mutate(&hooks, &asked, None, &mut webhooks::Rounds::default(), &mut warnings).await?;
+        }
+        if let Some(policies) = self.policies.validating(&view) {
+            let kinds = registry.kinds().clone();
+            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
+            let scene = Scene { asked: &asked, view: &view };
+            policies::validate(&policies, &scene, None, &mut warnings)?;
         }
         if let Some(hooks) = self.webhooks.validating(&view, store) {
             let kinds = registry.kinds().clone();
-            let asked = Asked::new(call, &kinds, &view, about());
+            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
             webhooks::validate(&hooks, &asked, None, &mut warnings).await?;
         }
         Ok(())

@@ -18,6 +18,7 @@ mod framework;
 mod garbage;
 mod namespace;
 mod nodes;
+mod policy_status;
 mod quota;
 mod replica_set;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ApiClient,
     auth::{Authorizer, TokenIssuer, signing::Authority},
+    registry::Registry,
 };
 use framework::{Controller, Hub, Runner, RunnerSettings, Typed};
 
@@ -76,7 +78,8 @@ pub fn spawn(
 ) -> Vec<JoinHandle<()>> {
     let mut hub = Hub::new(client.registry().clone());
     let runner = |controller| Runner::new(&mut hub, controller, &client, RunnerSettings::default());
-    let runners = controllers(settings).into_iter().map(runner).collect::<Vec<_>>();
+    let runners =
+        controllers(settings, client.registry().clone()).into_iter().map(runner).collect::<Vec<_>>();
     let hub = Arc::new(hub);
     let run = |runner: Runner| tokio::spawn(runner.run(hub.clone(), shutdown.clone()));
     let mut handles = runners.into_iter().map(run).collect::<Vec<_>>();
@@ -84,7 +87,8 @@ pub fn spawn(
     handles
 }
 
-fn controllers(settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
+/// `registry` knows which types there are for policies to be checked against.
+fn controllers(settings: ControllerSettings, registry: Registry) -> Vec<Arc<dyn Controller>> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Typed(replica_set::ReplicaSets)),
         Arc::new(Typed(deployment::Deployments)),
@@ -100,6 +104,7 @@ fn controllers(settings: ControllerSettings) -> Vec<Arc<dyn Controller>> {
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
         Arc::new(Typed(definitions::Definitions)),
+        Arc::new(Typed(policy_status::PolicyStatus { registry })),
         Arc::new(Typed(quota::ResourceQuotas)),
         Arc::new(Typed(volume_protection::Claims)),
         Arc::new(Typed(volume_protection::Volumes)),

@@ -4,7 +4,7 @@
 //! default, admit, validate, allocate, store) lives in this file's siblings `path` and `erased`, is used by HTTP
 //! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
 
-mod admissionregistration;
+pub mod admissionregistration;
 pub mod allocation;
 mod apiservice;
 mod apply;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     ApiError,
     admission::matching::{Criteria, Namespace, Operation, Resource, Subject},
+    auth::Authorizer,
     registry::{AnyObject, Call, Kinds, Served, scale_value},
     store::{Entry, Key, Snapshot},
 };
@@ -19,6 +20,8 @@ static NO_LABELS: Labels = Labels::new();
 pub(in crate::admission) struct Asked<'a> {
     pub call: &'a Call<'a>,
     pub kinds: &'a Kinds,
+    /// Whom conditions may ask.
+    pub authorizer: &'a Arc<Authorizer>,
     pub operation: Operation,
     pub subresource: &'a str,
     /// As the client gave it: "" where the server generates one.
@@ -62,7 +65,13 @@ pub(in crate::admission) struct About<'a> {
 }
 
 impl<'a> Asked<'a> {
-    pub fn new(call: &'a Call<'a>, kinds: &'a Kinds, view: &Snapshot, about: About<'a>) -> Self {
+    pub fn new(
+        call: &'a Call<'a>,
+        kinds: &'a Kinds,
+        view: &Snapshot,
+        authorizer: &'a Arc<Authorizer>,
+        about: About<'a>,
+    ) -> Self {
         let About { operation, subresource, name, shape, old, options } = about;
         let home = if is_namespaces(call.served) { name.as_str() } else { call.namespace };
         let namespace = view.get(&Key::new("namespaces", "", home)).filter(|_| !home.is_empty());
@@ -72,7 +81,19 @@ impl<'a> Asked<'a> {
                 && (subresource.is_empty() || other.has_subresource(subresource))
         };
         let equivalents = kinds.all().iter().filter(is_equivalent).map(|served| resource(served)).collect();
-        Self { call, kinds, operation, subresource, name, shape, old, options, namespace, equivalents }
+        Self {
+            call,
+            kinds,
+            authorizer,
+            operation,
+            subresource,
+            name,
+            shape,
+            old,
+            options,
+            namespace,
+            equivalents,
+        }
     }
 
     /// The form in which something with these criteria is to be shown the request, of which `object` is the outcome;
@@ -101,6 +122,16 @@ impl<'a> Asked<'a> {
             let other = self.kinds.find(matched.group, matched.version, matched.plural);
             other.filter(|_| matched != subject.resource).map_or(own, |other| &**other)
         }))
+    }
+
+    /// The name of the namespace that the object is in, or is; "" for others.
+    pub fn home_name(&self) -> &str {
+        if is_namespaces(self.call.served) { &self.name } else { self.call.namespace }
+    }
+
+    /// The namespace that the object is in.
+    pub fn surroundings(&self) -> Option<&Arc<Entry>> {
+        self.namespace.as_ref().filter(|_| !is_namespaces(self.call.served))
     }
 
     fn labels<'o>(&self, object: &'o dyn AnyObject) -> &'o Labels {

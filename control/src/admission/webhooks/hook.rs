@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::{
     api::admissionregistration::v1::{
-        MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
+        MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     ApiError,
-    admission::matching::Criteria,
+    admission::{
+        expressions::{Conditions, Input},
+        matching::Criteria,
+    },
     registry::{AnyObject, Served},
     store::Store,
     webhook::{Place, ServicePlace, Webhook},
@@ -32,6 +35,7 @@ pub(super) struct Spec<'a> {
     match_policy: Option<&'a str>,
     namespaces: Option<&'a LabelSelector>,
     objects: Option<&'a LabelSelector>,
+    conditions: &'a [MatchCondition],
     failure_policy: Option<&'a str>,
     side_effects: &'a str,
     timeout_seconds: Option<i32>,
@@ -51,6 +55,7 @@ macro_rules! spec {
             match_policy: hook.match_policy.as_deref(),
             namespaces: hook.namespace_selector.as_ref(),
             objects: hook.object_selector.as_ref(),
+            conditions: hook.match_conditions.as_deref().unwrap_or_default(),
             failure_policy: hook.failure_policy.as_deref(),
             side_effects: &hook.side_effects,
             timeout_seconds: hook.timeout_seconds,
@@ -79,6 +84,7 @@ pub(in crate::admission) struct Hook {
     pub name: String,
     criteria: Result<Criteria, String>,
     client: Result<Webhook, String>,
+    conditions: Conditions,
     /// Whether a request goes on when the webhook cannot be asked.
     is_optional: bool,
     /// Whether it may be asked again, when others changed what it has seen.
@@ -114,6 +120,7 @@ impl Hook {
             name: spec.name.into(),
             criteria: criteria.map_err(|error| error.to_string()),
             client: client(spec, store),
+            conditions: Conditions::compile(spec.conditions, false),
             is_optional: spec.failure_policy == Some("Ignore"),
             is_reinvocable: spec.reinvocation_policy == Some("IfNeeded"),
             takes_dry_runs: matches!(spec.side_effects, "None" | "NoneOnDryRun"),
@@ -132,7 +139,31 @@ impl Hook {
         let criteria = self.criteria.as_ref().map_err(|problem| {
             ApiError::Internal(format!("the selectors of webhook {:?} cannot be read: {problem}", self.name))
         })?;
-        asked.matches(criteria, object)
+        let Some(served) = asked.matches(criteria, object)? else { return Ok(None) };
+        Ok(self.is_wanted(asked, served, object)?.then_some(served))
+    }
+
+    /// Whether its conditions hold.
+    fn is_wanted(
+        &self,
+        asked: &Asked<'_>,
+        served: &Served,
+        object: Option<&dyn AnyObject>,
+    ) -> Result<bool, ApiError> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let facts = review::facts(asked, served, object, self.is_mutating)?;
+        match self.conditions.hold(&Input::new(&facts, asked.call.user, asked.authorizer)) {
+            Ok(holds) => Ok(holds),
+            Err(_) if self.is_optional => Ok(false),
+            Err(message) => Err(ApiError::Refused {
+                resource: asked.call.served.qualified.clone(),
+                name: asked.name.clone(),
+                message,
+                causes: Vec::new(),
+            }),
+        }
     }
 
     /// Asks it about the request in the form of `served`.

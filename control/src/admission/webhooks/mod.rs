@@ -12,6 +12,7 @@ mod set;
 
 pub(super) use asked::{About, Asked, Shape};
 pub(super) use hook::Hook;
+pub(super) use review::facts;
 pub use set::Webhooks;
 
 use std::collections::BTreeSet;
@@ -31,29 +32,50 @@ pub(super) struct Mutable<'m> {
     pub preparation: &'m Preparation<'m>,
 }
 
-/// Which webhooks of a request are asked a second time.
+impl Mutable<'_> {
+    /// Takes `value`, in the form of `served`, in the place of the object.
+    pub fn put(&mut self, asked: &Asked<'_>, served: &Served, value: Value) -> Result<(), ApiError> {
+        let mut new = asked.read(served, value, &**self.object)?;
+        self.preparation.again(&mut *new, &**self.object)?;
+        *self.object = new;
+        Ok(())
+    }
+}
+
+/// Which webhooks or policies of a request are asked a second time; `K` tells them apart.
 #[derive(Default)]
-pub(super) struct Rounds {
+pub(super) struct Rounds<K = usize> {
     is_second: bool,
     /// Those that were asked, and want to see what others change later.
-    asked: Vec<usize>,
+    asked: Vec<K>,
     /// Those of them after which something changed.
-    due: BTreeSet<usize>,
+    due: BTreeSet<K>,
     /// What the last one left.
     left: Option<bytes::Bytes>,
 }
 
-impl Rounds {
-    fn note_change(&mut self) {
+impl<K: Ord> Rounds<K> {
+    /// Notes that one of those asked changed the object.
+    pub fn note_change(&mut self) {
         self.due.extend(self.asked.drain(..));
     }
 
-    fn skips(&self, hook: usize) -> bool {
-        self.is_second && !self.due.contains(&hook)
+    /// Notes one that wants to see what others change later.
+    pub fn note_asked(&mut self, hook: K) {
+        self.asked.push(hook);
+    }
+
+    /// Notes what the last one left.
+    pub fn note_result(&mut self, object: Option<&dyn AnyObject>) {
+        self.left = json(object);
+    }
+
+    pub fn skips(&self, hook: &K) -> bool {
+        self.is_second && !self.due.contains(hook)
     }
 
     /// Begins the second round with `object`, which others may have changed since the first.
-    fn begin_again(&mut self, object: Option<&dyn AnyObject>) {
+    pub fn begin_again(&mut self, object: Option<&dyn AnyObject>) {
         self.is_second = true;
         if json(object) != self.left {
             self.note_change();
@@ -72,7 +94,7 @@ pub(super) async fn mutate(
 ) -> Result<bool, ApiError> {
     let mut is_changed = false;
     for (index, hook) in hooks.iter().enumerate() {
-        if rounds.skips(index) {
+        if rounds.skips(&index) {
             continue;
         }
         let object = mutable.as_ref().map(|mutable| &**mutable.object);
@@ -94,10 +116,10 @@ pub(super) async fn mutate(
             }
         }
         if hook.is_reinvocable {
-            rounds.asked.push(index);
+            rounds.note_asked(index);
         }
     }
-    rounds.left = json(mutable.as_ref().map(|mutable| &**mutable.object));
+    rounds.note_result(mutable.as_ref().map(|mutable| &**mutable.object));
     Ok(is_changed)
 }
 
@@ -121,26 +143,23 @@ fn apply(
     patch: Value,
     mutable: Option<&mut Mutable<'_>>,
 ) -> Result<bool, ApiError> {
-    let Some(Mutable { object, preparation }) = mutable else {
+    let Some(mutable) = mutable else {
         return Err(ApiError::Internal(format!(
             "admission webhook {hook:?} attempted to modify the object, which is not supported for this operation"
         )));
     };
-    let before = review::shown(asked, served, &***object, true)?;
+    let before = review::shown(asked, served, &**mutable.object, true)?;
     let mut after = before.clone();
     apply_patch(&Patch::Json(patch), "", &mut after)
         .map_err(|error| ApiError::Internal(format!("the patch of admission webhook {hook:?}: {error}")))?;
     if after == before {
         return Ok(false);
     }
-    let new = asked.read(served, after, &***object);
-    let mut new = new.map_err(|error| {
+    mutable.put(asked, served, after).map_err(|error| {
         ApiError::Internal(format!(
             "what admission webhook {hook:?} makes of the object cannot be read: {error}"
         ))
     })?;
-    preparation.again(&mut *new, &***object)?;
-    **object = new;
     Ok(true)
 }
 

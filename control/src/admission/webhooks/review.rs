@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Asked, Shape, asked::Type};
 use crate::{
     ApiError,
-    admission::matching::Operation,
+    admission::{expressions::Facts, matching::Operation},
     auth::User,
     registry::{AnyObject, Served},
 };
@@ -71,6 +71,23 @@ pub(super) fn request(
         request["oldObject"] = asked.shown(served, old)?;
     }
     Ok(json!({ "apiVersion": format!("{GROUP}/{version}"), "kind": "AdmissionReview", "request": request }))
+}
+
+/// What expressions see of a request in the form of `served`. `object` is the state after the request.
+pub(in crate::admission) fn facts(
+    asked: &Asked<'_>,
+    served: &Served,
+    object: Option<&dyn AnyObject>,
+    is_mutating: bool,
+) -> Result<Facts, ApiError> {
+    let mut request = request(asked, served, object, "v1", "", is_mutating)?["request"].take();
+    let mut take = |field: &str| Some(request[field].take()).filter(|value| !value.is_null());
+    Ok(Facts {
+        object: take("object"),
+        old: take("oldObject"),
+        namespace: asked.surroundings().and_then(|entry| serde_json::from_slice(&entry.json).ok()),
+        request,
+    })
 }
 
 /// The state after the request. What changes a new object does so before the server gives it an identity.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingAdmissionPolicy,
     apps::v1::{Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, Secret, ServiceAccount},
@@ -68,7 +69,8 @@ bodies!(
     Pod,
     ReplicaSet,
     Secret,
-    ServiceAccount
+    ServiceAccount,
+    ValidatingAdmissionPolicy
 );
 
 /// One request to the API.

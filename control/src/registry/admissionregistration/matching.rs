@@ -11,8 +11,12 @@ use naru_model::validation::{FieldErrors, Path, names};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-use super::{required_choice, required_expression};
-use crate::registry::podspec::{OrEmpty, check};
+use super::{required_choice, validate_expression};
+use crate::{
+    admission::expressions::Environment,
+    cel::Type,
+    registry::podspec::{OrEmpty, check},
+};
 
 pub const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -169,14 +173,22 @@ fn validate_resource_names(resources: &[String], path: &Path, errors: &mut Field
     }
 }
 
-pub fn validate_conditions(conditions: &[MatchCondition], path: &Path, errors: &mut FieldErrors) {
+/// `has_params` says whether conditions may speak of `params`.
+pub fn validate_conditions(
+    conditions: &[MatchCondition],
+    has_params: bool,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     if conditions.len() > MAX_CONDITIONS {
         errors.too_many(path, conditions.len(), MAX_CONDITIONS);
     }
+    let environment = Environment::of_conditions(has_params);
     let mut seen = BTreeSet::new();
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
-        required_expression(&condition.expression, &path.child("expression"), "", errors);
+        let (text, at) = (condition.expression.trim(), path.child("expression"));
+        validate_expression(text, (&environment, &[Type::Bool]), &at, "", errors);
         let (name, path) = (condition.name.as_str(), path.child("name"));
         if name.is_empty() {
             errors.required(&path, "");
@@ -189,7 +201,13 @@ pub fn validate_conditions(conditions: &[MatchCondition], path: &Path, errors: &
     }
 }
 
-pub fn validate_variables(variables: &[Variable], path: &Path, errors: &mut FieldErrors) {
+/// Makes the variables known to `environment`, too.
+pub fn validate_variables(
+    variables: &[Variable],
+    environment: &mut Environment,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     for (index, variable) in variables.iter().enumerate() {
         let path = path.index(index);
         let (name, at) = (variable.name.as_str(), path.child("name"));
@@ -199,7 +217,9 @@ pub fn validate_variables(variables: &[Variable], path: &Path, errors: &mut Fiel
             errors.invalid(&at, name, "name is not a valid CEL identifier");
         }
         let path = path.child("expression");
-        required_expression(&variable.expression, &path, "expression is not specified", errors);
+        let text = &variable.expression;
+        validate_expression(text, (&*environment, &[]), &path, "expression is not specified", errors);
+        environment.add_variable(variable);
     }
 }
 

@@ -1,10 +1,11 @@
 //! The kinds of admissionregistration.k8s.io: who is asked before something is written.
 //!
-//! Expressions are only required to be there: what they say is looked at where they are compiled.
+//! Expressions are compiled to see whether they can be, with all that they may speak of (`admission::expressions`).
 
 mod bindings;
 mod matching;
 mod mutating_policy;
+pub mod policy;
 mod validating_policy;
 mod webhooks;
 
@@ -14,6 +15,7 @@ mod tests;
 use naru_model::validation::{FieldErrors, Path};
 
 use super::{Kinds, podspec::check};
+use crate::{admission::expressions::Environment, cel::Type};
 
 const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 const REINVOCATION_POLICIES: &[&str] = &["IfNeeded", "Never"];
@@ -28,10 +30,18 @@ pub(super) fn add(kinds: &mut Kinds) {
     kinds.add(bindings::ValidatingBindings);
 }
 
-/// An expression must say something.
-fn required_expression(text: &str, path: &Path, detail: &str, errors: &mut FieldErrors) {
+/// An expression must say something, and evaluate to one of `wanted`; without any, to anything.
+fn validate_expression(
+    text: &str,
+    (environment, wanted): (&Environment, &[Type]),
+    path: &Path,
+    detail: &str,
+    errors: &mut FieldErrors,
+) {
     if text.trim().is_empty() {
         errors.required(path, detail);
+    } else if let Err(problem) = environment.check(text, wanted) {
+        errors.invalid(path, text, &problem);
     }
 }
 

@@ -11,10 +11,14 @@ use naru_model::{
 use serde_json::Value;
 
 use super::{
-    FAILURE_POLICIES, REINVOCATION_POLICIES, bindings::param_kind, matching, required_choice,
-    required_expression, suffix_warning,
+    REINVOCATION_POLICIES, matching,
+    policy::{self, Common},
+    required_choice, suffix_warning, validate_expression,
 };
-use crate::registry::{Column, Kind, kind::age, podspec::OrEmpty, text};
+use crate::{
+    admission::expressions::{Environment, json_patch_type, object_type},
+    registry::{Column, Kind, podspec::OrEmpty, text},
+};
 
 pub struct MutatingPolicies;
 
@@ -33,22 +37,12 @@ static RESOURCE: ResourceInfo = ResourceInfo {
     )
 };
 
-const COLUMNS: &[Column] = &[
-    text::NAME,
-    text::column(
-        "Mutations",
-        "integer",
-        0,
-        "Mutation indicates the number of mutations rules defined in this configuration",
-    ),
-    text::column(
-        "ParamKind",
-        "string",
-        0,
-        "ParamKind specifies the kind of resources used to parameterize this policy",
-    ),
-    text::AGE,
-];
+const COLUMNS: &[Column] = &policy::columns(text::column(
+    "Mutations",
+    "integer",
+    0,
+    "Mutation indicates the number of mutations rules defined in this configuration",
+));
 
 impl Kind for MutatingPolicies {
     type Object = MutatingAdmissionPolicy;
@@ -59,8 +53,7 @@ impl Kind for MutatingPolicies {
 
     fn default(&self, policy: &mut MutatingAdmissionPolicy) {
         let spec = policy.spec.get_or_insert_default();
-        matching::default_policy(&mut spec.failure_policy, "Fail");
-        spec.match_constraints.iter_mut().for_each(matching::default_resources);
+        policy::default(&mut spec.failure_policy, spec.match_constraints.as_mut());
     }
 
     fn requires_resource_version(&self) -> bool {
@@ -82,47 +75,29 @@ impl Kind for MutatingPolicies {
 
     fn row(&self, policy: &MutatingAdmissionPolicy, now: Timestamp) -> Vec<Value> {
         let spec = policy.spec.as_ref();
-        vec![
-            policy.metadata.name.or_empty().into(),
-            spec.map_or(0, |spec| spec.mutations.or_empty().len()).into(),
-            param_kind(spec.and_then(|spec| spec.param_kind.as_ref())).into(),
-            age(policy.metadata.creation_timestamp.as_ref(), now).into(),
-        ]
+        let count = spec.map_or(0, |spec| spec.mutations.or_empty().len());
+        policy::row(&policy.metadata, count, spec.and_then(|spec| spec.param_kind.as_ref()), now)
     }
 }
 
 fn validate_spec(spec: &MutatingAdmissionPolicySpec, path: &Path, errors: &mut FieldErrors) {
-    let failure_policy = spec.failure_policy.as_deref();
-    required_choice(failure_policy, FAILURE_POLICIES, &path.child("failurePolicy"), errors);
-    if let Some(kind) = &spec.param_kind {
-        matching::validate_param_kind(kind, &path.child("paramKind"), errors);
+    let environment = Environment { makes_patches: true, ..Common::from(spec).validate(path, errors) };
+    if let Some(constraints) = &spec.match_constraints {
+        matching::validate_mutable(constraints, &path.child("matchConstraints"), errors);
     }
-    let at = path.child("matchConstraints");
-    match &spec.match_constraints {
-        None => errors.required(&at, ""),
-        Some(constraints) => {
-            matching::validate_resources(constraints, &at, errors);
-            if constraints.resource_rules.or_empty().is_empty() {
-                errors.required(&at.child("resourceRules"), "");
-            }
-            matching::validate_mutable(constraints, &at, errors);
-        }
-    }
-    matching::validate_conditions(spec.match_conditions.or_empty(), &path.child("matchConditions"), errors);
-    matching::validate_variables(spec.variables.or_empty(), &path.child("variables"), errors);
     let mutations = spec.mutations.or_empty();
     if mutations.is_empty() {
         errors.required(&path.child("mutations"), "mutations must contain at least one item");
     }
     for (index, mutation) in mutations.iter().enumerate() {
-        validate_mutation(mutation, &path.child("mutations").index(index), errors);
+        validate_mutation(mutation, &environment, &path.child("mutations").index(index), errors);
     }
     let policy = spec.reinvocation_policy.as_deref().filter(|policy| !policy.is_empty());
     required_choice(policy, REINVOCATION_POLICIES, &path.child("reinvocationPolicy"), errors);
 }
 
 /// The expression of the patch type that is named, and of no other.
-fn validate_mutation(mutation: &Mutation, path: &Path, errors: &mut FieldErrors) {
+fn validate_mutation(mutation: &Mutation, environment: &Environment, path: &Path, errors: &mut FieldErrors) {
     let kind = mutation.patch_type.as_str();
     let apply = mutation.apply_configuration.as_ref().map(|of| of.expression.or_empty());
     let json = mutation.json_patch.as_ref().map(|of| of.expression.or_empty());
@@ -135,7 +110,10 @@ fn validate_mutation(mutation: &Mutation, path: &Path, errors: &mut FieldErrors)
     for (of, field, expression) in fields {
         let at = path.child(field);
         match expression {
-            Some(text) if of == kind => required_expression(text, &at.child("expression"), "", errors),
+            Some(text) if of == kind => {
+                let wanted = if of == APPLY { object_type() } else { json_patch_type() };
+                validate_expression(text, (environment, &[wanted]), &at.child("expression"), "", errors);
+            }
             None if of == kind => {
                 errors.required(&at, &format!("must be specified when patchType is {kind}"));
             }

@@ -182,7 +182,7 @@ fn validating_policies_have_something_to_say() {
         ),
         (
             policy(
-                "auditAnnotations: [{key: a b, valueExpression: 'x'}, {key: c, valueExpression: ''}, {key: c, valueExpression: 'y'}]",
+                "auditAnnotations: [{key: a b, valueExpression: '\"x\"'}, {key: c, valueExpression: ''}, {key: c, valueExpression: 'null'}]",
             ),
             &[
                 "spec.auditAnnotations[0].key: Invalid value: \"x/a b\": name part must consist of…",
@@ -234,8 +234,19 @@ fn validating_policies_have_something_to_say() {
 fn mutating_policies_have_one_expression_a_mutation() {
     let mutation = |of: &str| policy(&format!("reinvocationPolicy: Never, mutations: [{of}]"));
     for (yaml, expected) in [
-        (mutation("{patchType: JSONPatch, jsonPatch: {expression: '[]'}}"), &[][..]),
+        (
+            mutation(
+                "{patchType: JSONPatch, jsonPatch: {expression: '[JSONPatch{op: \"remove\", path: \"/spec\"}]'}}",
+            ),
+            &[][..],
+        ),
         (mutation("{patchType: ApplyConfiguration, applyConfiguration: {expression: 'Object{}'}}"), &[]),
+        (
+            mutation("{patchType: JSONPatch, jsonPatch: {expression: '[]'}}"),
+            &[
+                "spec.mutations[0].jsonPatch.expression: Invalid value: \"[]\": must evaluate to list(JSONPatch) but got list(dyn)",
+            ],
+        ),
         (mutation("{}"), &["spec.mutations[0].patchType: Required value"]),
         (
             mutation("{patchType: JSONPatch, applyConfiguration: {expression: a}}"),
@@ -258,6 +269,61 @@ fn mutating_policies_have_one_expression_a_mutation() {
         check(&MutatingPolicies, &yaml, expected);
     }
     assert_eq!(cells(&MutatingPolicies, &mutation("{}")), [json!(1), json!("<unset>"), json!("<unknown>")]);
+}
+
+#[test]
+fn expressions_that_do_not_compile_are_refused() {
+    let condition = |expression: &str| format!("matchConditions: [{{name: a, expression: {expression}}}]");
+    for (yaml, expected) in [
+        (
+            policy("validations: [{expression: 'object.spec.replicas'}]"),
+            &[
+                "spec.validations[0].expression: Invalid value: \"object.spec.replicas\": must evaluate to bool but got dyn",
+            ][..],
+        ),
+        (
+            policy("validations: [{expression: 'params.max > 1', messageExpression: '1'}]"),
+            &[
+                "spec.validations[0].expression: Invalid value: \"params.max > 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params'…",
+                "spec.validations[0].messageExpression: Invalid value: \"1\": must evaluate to string but got int",
+            ],
+        ),
+        (
+            policy(
+                "paramKind: {apiVersion: v1, kind: ConfigMap}, validations: [{expression: 'params.max > 1'}]",
+            ),
+            &[],
+        ),
+        (
+            policy(
+                "variables: [{name: a, expression: 'variables.b'}, {name: b, expression: 'object.x'}], validations: [{expression: 'variables.b == 1'}]",
+            ),
+            &[
+                "spec.variables[0].expression: Invalid value: \"variables.b\": compilation failed: ERROR: <input>:1:10: undefined field 'b'…",
+            ],
+        ),
+        (
+            policy(&format!("{}, validations: [{{expression: 'true'}}]", condition("'variables.b == 1'"))),
+            &[
+                "spec.matchConditions[0].expression: Invalid value: \"variables.b == 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'variables'…",
+            ],
+        ),
+        (
+            policy("auditAnnotations: [{key: a, valueExpression: '1'}]"),
+            &[
+                "spec.auditAnnotations[0].valueExpression: Invalid value: \"1\": must evaluate to one of [string null_type] but got int",
+            ],
+        ),
+    ] {
+        check(&ValidatingPolicies, &yaml, expected);
+    }
+    check(
+        &ValidatingWebhooks,
+        &hook(&format!("clientConfig: {{url: 'https://a'}}, {}", condition("'params.x == 1'"))),
+        &[
+            "webhooks[0].matchConditions[0].expression: Invalid value: \"params.x == 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params'…",
+        ],
+    );
 }
 
 #[test]

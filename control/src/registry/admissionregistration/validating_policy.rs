@@ -14,12 +14,19 @@ use naru_model::{
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-use super::{FAILURE_POLICIES, matching, required_choice, required_expression, suffix_warning};
-use crate::registry::{
-    Column, Kind,
-    kind::{Context, age},
-    podspec::{OrEmpty, check},
-    text,
+use super::{
+    policy::{self, Common},
+    suffix_warning, validate_expression,
+};
+use crate::{
+    admission::expressions::Environment,
+    cel::Type,
+    registry::{
+        Column, Kind,
+        kind::Context,
+        podspec::{OrEmpty, check},
+        text,
+    },
 };
 
 pub struct ValidatingPolicies;
@@ -41,22 +48,12 @@ static RESOURCE: ResourceInfo = ResourceInfo {
     )
 };
 
-const COLUMNS: &[Column] = &[
-    text::NAME,
-    text::column(
-        "Validations",
-        "integer",
-        0,
-        "Validations indicates the number of validation rules defined in this configuration",
-    ),
-    text::column(
-        "ParamKind",
-        "string",
-        0,
-        "ParamKind specifies the kind of resources used to parameterize this policy",
-    ),
-    text::AGE,
-];
+const COLUMNS: &[Column] = &policy::columns(text::column(
+    "Validations",
+    "integer",
+    0,
+    "Validations indicates the number of validation rules defined in this configuration",
+));
 
 impl Kind for ValidatingPolicies {
     type Object = ValidatingAdmissionPolicy;
@@ -67,8 +64,7 @@ impl Kind for ValidatingPolicies {
 
     fn default(&self, policy: &mut ValidatingAdmissionPolicy) {
         let spec = policy.spec.get_or_insert_default();
-        matching::default_policy(&mut spec.failure_policy, "Fail");
-        spec.match_constraints.iter_mut().for_each(matching::default_resources);
+        policy::default(&mut spec.failure_policy, spec.match_constraints.as_mut());
     }
 
     fn prepare_create(&self, policy: &mut ValidatingAdmissionPolicy, _context: &Context<'_>) {
@@ -131,33 +127,13 @@ impl Kind for ValidatingPolicies {
 
     fn row(&self, policy: &ValidatingAdmissionPolicy, now: Timestamp) -> Vec<Value> {
         let spec = policy.spec.as_ref();
-        vec![
-            policy.metadata.name.or_empty().into(),
-            spec.map_or(0, |spec| spec.validations.or_empty().len()).into(),
-            super::bindings::param_kind(spec.and_then(|spec| spec.param_kind.as_ref())).into(),
-            age(policy.metadata.creation_timestamp.as_ref(), now).into(),
-        ]
+        let count = spec.map_or(0, |spec| spec.validations.or_empty().len());
+        policy::row(&policy.metadata, count, spec.and_then(|spec| spec.param_kind.as_ref()), now)
     }
 }
 
 fn validate_spec(spec: &ValidatingAdmissionPolicySpec, name: &str, path: &Path, errors: &mut FieldErrors) {
-    let failure_policy = spec.failure_policy.as_deref();
-    required_choice(failure_policy, FAILURE_POLICIES, &path.child("failurePolicy"), errors);
-    if let Some(kind) = &spec.param_kind {
-        matching::validate_param_kind(kind, &path.child("paramKind"), errors);
-    }
-    let at = path.child("matchConstraints");
-    match &spec.match_constraints {
-        None => errors.required(&at, ""),
-        Some(constraints) => {
-            matching::validate_resources(constraints, &at, errors);
-            if constraints.resource_rules.or_empty().is_empty() {
-                errors.required(&at.child("resourceRules"), "");
-            }
-        }
-    }
-    matching::validate_conditions(spec.match_conditions.or_empty(), &path.child("matchConditions"), errors);
-    matching::validate_variables(spec.variables.or_empty(), &path.child("variables"), errors);
+    let environment = Common::from(spec).validate(path, errors);
     let (validations, annotations) = (spec.validations.or_empty(), spec.audit_annotations.or_empty());
     if validations.is_empty() && annotations.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -165,18 +141,26 @@ fn validate_spec(spec: &ValidatingAdmissionPolicySpec, name: &str, path: &Path, 
         errors.required(&path.child("auditAnnotations"), detail);
     }
     for (index, validation) in validations.iter().enumerate() {
-        validate_validation(validation, &path.child("validations").index(index), errors);
+        validate_validation(validation, &environment, &path.child("validations").index(index), errors);
     }
-    validate_annotations(annotations, name, &path.child("auditAnnotations"), errors);
+    validate_annotations(annotations, (name, &environment), &path.child("auditAnnotations"), errors);
 }
 
-fn validate_validation(validation: &Validation, path: &Path, errors: &mut FieldErrors) {
+fn validate_validation(
+    validation: &Validation,
+    environment: &Environment,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let at = path.child("expression");
-    required_expression(&validation.expression, &at, "expression is not specified", errors);
+    let (text, wanted) = (&validation.expression, [Type::Bool]);
+    validate_expression(text, (environment, &wanted), &at, "expression is not specified", errors);
     let is_blank = |text: &str| !text.is_empty() && text.trim().is_empty();
-    let text = validation.message_expression.or_empty();
+    let (text, at) = (validation.message_expression.or_empty(), path.child("messageExpression"));
     if is_blank(text) {
-        errors.invalid(&path.child("messageExpression"), text, "must be non-empty if specified");
+        errors.invalid(&at, text, "must be non-empty if specified");
+    } else if !text.is_empty() {
+        validate_expression(text, (&environment.without_authorizer(), &[Type::String]), &at, "", errors);
     }
     let (message, at) = (validation.message.or_empty(), path.child("message"));
     if is_blank(message) {
@@ -189,7 +173,12 @@ fn validate_validation(validation: &Validation, path: &Path, errors: &mut FieldE
     }
 }
 
-fn validate_annotations(annotations: &[AuditAnnotation], name: &str, path: &Path, errors: &mut FieldErrors) {
+fn validate_annotations(
+    annotations: &[AuditAnnotation],
+    (name, environment): (&str, &Environment),
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     if annotations.len() > MAX_ANNOTATIONS {
         let detail = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.invalid(path, json!(annotations), &detail);
@@ -204,7 +193,8 @@ fn validate_annotations(annotations: &[AuditAnnotation], name: &str, path: &Path
             check::qualified_name(&format!("{name}/{key}"), &at, errors);
         }
         let (text, at) = (annotation.value_expression.trim(), path.child("valueExpression"));
-        required_expression(text, &at, "valueExpression is not specified", errors);
+        let wanted = [Type::String, Type::Null];
+        validate_expression(text, (environment, &wanted), &at, "valueExpression is not specified", errors);
         if text.len() > MAX_VALUE_EXPRESSION {
             errors.required(&at, &format!("must not exceed {MAX_VALUE_EXPRESSION} bytes in length"));
         }

@@ -260,7 +260,7 @@ fn validate_hook(hook: &Hook<'_>, path: &Path, errors: &mut FieldErrors) {
         port: service.port.unwrap_or(webhook_client::DEFAULT_PORT),
     });
     webhook_client::validate(hook.client.url.as_deref(), service, &path.child("clientConfig"), errors);
-    matching::validate_conditions(hook.conditions, &path.child("matchConditions"), errors);
+    matching::validate_conditions(hook.conditions, false, &path.child("matchConditions"), errors);
     validate_versions(hook.versions, &path.child("admissionReviewVersions"), errors);
 }
 

@@ -198,10 +198,8 @@ mod tests {
             errors(list(json!({}), text(), nested)),
             [
                 format!("{PLACE}more than 100x{ADVICE}"),
-                format!(
-                    "schema.properties[spec].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule & \
-                     messageExpression cost total exceeding cost limit for entire OpenAPIv3 schema"
-                ),
+                "schema.properties[spec].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule & \
+                     messageExpression cost total exceeding cost limit for entire OpenAPIv3 schema".to_owned(),
                 format!(
                     "schema: Forbidden: estimated rule & messageExpression cost total for entire OpenAPIv3 schema exceeds \
                      budget by factor of more than 100x{ADVICE}"

@@ -1,4 +1,4 @@
-//! Connections into pods, with stock kubectl of two versions and `kube`: port-forward and proxy.
+//! Connections into pods, with stock kubectl of two versions and `kube`: port-forward, proxy, exec and attach.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -6,7 +6,8 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use naru_tests::{Cluster, Kubectl, eventually};
+use kube::api::AttachParams;
+use naru_tests::{Cluster, Kubectl, eventually, write_guest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const WEB: &str = "\
@@ -196,4 +197,147 @@ async fn to_connect_takes_the_right_to() {
     let path = "/api/v1/namespaces/default/pods/web/proxy/";
     let refused = kubectl.run(&["get", "--raw", path, "--as=jane"]).refused();
     assert!(refused.contains("cannot get resource \"pods/proxy\""), "{refused}");
+}
+
+/// Sleeps for an hour; with arguments, copies its input to its output and exits with how many arguments it has, its name
+/// among them.
+const COPIES: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (drop (call $sizes (i32.const 0) (i32.const 4)))
+        (if (i32.eq (i32.load (i32.const 0)) (i32.const 1)) (then
+            (i32.store (i32.const 80) (i32.const 1))
+            (i64.store (i32.const 88) (i64.const 3600000000000))
+            (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 200)))))
+        (loop $next
+            (i32.store (i32.const 8) (i32.const 1024))
+            (i32.store (i32.const 12) (i32.const 4096))
+            (drop (call $read (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 16)))
+            (if (i32.load (i32.const 16)) (then
+                (i32.store (i32.const 12) (i32.load (i32.const 16)))
+                (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 20)))
+                (br $next))))
+        (call $exit (i32.load (i32.const 0)))))"#;
+
+/// A cluster with the pods `worker`, which ticks, and `copies`, which sleeps.
+fn with_commands() -> Cluster {
+    let cluster = Cluster::start();
+    cluster.import_samples(&["worker"]);
+    let copies = wat::parse_str(COPIES).expect("a valid module");
+    cluster.import(&write_guest(cluster.temp_dir(), "copies.wasm", &copies), "copies:v1");
+    let kubectl = cluster.kubectl();
+    for (name, args) in [("worker", "args: [tick, '600']"), ("copies", "")] {
+        kubectl.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: \
+             '{name}:v1', {args}}}]}}}}"
+        ));
+        kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    }
+    cluster
+}
+
+#[test]
+fn kubectl_runs_programs_and_tells_how_they_ended() {
+    let cluster = with_commands();
+    for kubectl in cluster.kubectls() {
+        let primes = kubectl.run(&["exec", "worker", "--", "worker", "primes", "100"]);
+        assert_eq!(primes.ok(), "counting primes below 100\nthere are 25\n");
+        let failed = kubectl.run(&["exec", "worker", "-c", "main", "--", "worker", "exit", "7"]);
+        assert_eq!(failed.code, 7, "{failed:?}");
+        assert!(failed.stderr.starts_with("leaving with exit code 7\n"), "{}", failed.stderr);
+        let copied =
+            kubectl.run_with(&["exec", "-i", "copies", "--", "copy", "it"], &"some text\n".repeat(10_000));
+        assert_eq!((copied.code, copied.stdout.len()), (2, 100_000), "{}", copied.stderr);
+        // The other protocol that clients in Go speak.
+        let mut command = kubectl.command(&["exec", "worker", "--", "worker", "exit", "5"]);
+        let output = command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false").output().expect("it starts");
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().next(), Some("leaving with exit code 5"));
+
+        let refused = kubectl.run(&["exec", "worker", "-c", "nope", "--", "x"]).refused();
+        assert!(refused.contains("container nope is not valid for pod worker"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_has_no_program_and_says_so() {
+    let cluster = with_web().await;
+    for kubectl in cluster.kubectls() {
+        let refused = kubectl.run(&["exec", "web", "--", "sh"]).refused();
+        assert!(refused.contains("serves wasi:http and has no program to run"), "{refused}");
+    }
+}
+
+#[test]
+fn kubectl_attaches_to_what_runs() {
+    let cluster = with_commands();
+    for kubectl in cluster.kubectls() {
+        let mut running = Running::start(kubectl.command(&["attach", "worker"]));
+        let tick = running.line();
+        assert!(tick.starts_with("tick "), "{tick}");
+        let refused = kubectl.run_with(&["attach", "-i", "worker"], "x").refused();
+        assert!(refused.contains("stdin"), "{refused}");
+    }
+}
+
+#[test]
+fn a_container_that_asks_for_input_gets_it_from_who_attaches() {
+    let cluster = with_commands();
+    for (kubectl, name) in cluster.kubectls().iter().zip(["old", "new"]) {
+        kubectl.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: Never, containers: [{{name: \
+             main, image: 'copies:v1', args: [copy], stdin: true, stdinOnce: true}}]}}}}"
+        ));
+        kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+        let attached = kubectl.run_with(&["attach", "-i", name], "hello\n");
+        assert_eq!(attached.stdout, "hello\n", "{}", attached.stderr);
+        let code = ".status.containerStatuses[0].state.terminated.exitCode";
+        kubectl
+            .run(&["wait", &format!("--for=jsonpath={{{code}}}=2"), &format!("pod/{name}"), "--timeout=60s"])
+            .ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_client_runs_programs() {
+    let cluster = with_commands();
+    let pods: kube::Api<Pod> = kube::Api::default_namespaced(cluster.client().await);
+    let options = AttachParams::default().stdin(true).stdout(true).stderr(true);
+    let mut process = pods.exec("copies", ["copy", "a", "b"], &options).await.expect("it runs");
+    let status = process.take_status().expect("a status");
+    let mut stdin = process.stdin().expect("an input");
+    stdin.write_all(b"hello").await.expect("it is taken");
+    stdin.shutdown().await.expect("it ends");
+    drop(stdin);
+    let mut output = String::new();
+    process.stdout().expect("an output").read_to_string(&mut output).await.expect("a text");
+    assert_eq!(output, "hello");
+    let status =
+        tokio::time::timeout(naru_tests::DEADLINE, status).await.expect("in time").expect("a status");
+    assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"));
+    let cause = &status.details.expect("details").causes.expect("causes")[0];
+    assert_eq!((cause.reason.as_deref(), cause.message.as_deref()), (Some("ExitCode"), Some("3")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_and_hooks_run_programs() {
+    let cluster = with_commands();
+    let kubectl = cluster.kubectl();
+    kubectl.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: probed}, spec: {containers: [{name: main, image: 'worker:v1', \
+         args: [tick, '600'], readinessProbe: {periodSeconds: 1, exec: {command: [worker, primes, '10']}}, \
+         lifecycle: {postStart: {exec: {command: [worker, primes, '10']}}}}]}}",
+    );
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/probed", "--timeout=60s"]).ok();
+    kubectl.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: unready}, spec: {containers: [{name: main, image: 'worker:v1', \
+         args: [tick, '600'], readinessProbe: {periodSeconds: 1, exec: {command: [worker, exit, '4']}}}]}}",
+    );
+    kubectl.eventually_event("unready", "Unhealthy: Readiness probe failed: leaving with exit code 4").await;
+    assert_eq!(kubectl.pod_field("unready", ".status.containerStatuses[0].ready"), "false");
 }

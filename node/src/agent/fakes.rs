@@ -396,6 +396,13 @@ impl Runtime for FakeRuntime {
         Err(RuntimeError::new(tonic::Code::Unimplemented, "exec is not possible here"))
     }
 
+    async fn stream(
+        &self,
+        _: mpsc::Receiver<dataplane::StreamRequest>,
+    ) -> RuntimeResult<BoxStream<'static, RuntimeResult<dataplane::StreamResponse>>> {
+        Err(RuntimeError::new(tonic::Code::Unimplemented, "exec is not possible here"))
+    }
+
     async fn events(&self) -> RuntimeResult<BoxStream<'static, RuntimeResult<cri::ContainerEventResponse>>> {
         Ok(futures::stream::pending().boxed())
     }

@@ -197,8 +197,17 @@ impl Context {
             Client::Master => (),
         }
         if let ["portForward", namespace, pod] | ["portForward", namespace, pod, _] = parts.as_slice() {
-            let streams = self.streams.clone();
-            return node_streams::port_forward(&self.workers, (*namespace, *pod), request, streams);
+            let (runtime, shutdown) = (&*self.shared.runtime, self.streams.clone());
+            let call = node_streams::Call { workers: &self.workers, runtime, request, shutdown };
+            return node_streams::port_forward(call, (*namespace, *pod)).await;
+        }
+        if let [action @ ("exec" | "attach"), namespace, pod, container]
+        | [action @ ("exec" | "attach"), namespace, pod, _, container] = parts.as_slice()
+        {
+            let (runtime, streams) = (&*self.shared.runtime, self.streams.clone());
+            let place = (*namespace, *pod, *container);
+            let call = node_streams::Call { workers: &self.workers, runtime, request, shutdown: streams };
+            return node_streams::remote_command(call, action, place).await;
         }
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n");

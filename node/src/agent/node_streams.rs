@@ -9,27 +9,37 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     node_api::{Body, text},
     pod_manager::Workers,
+    runtime::Runtime,
     streaming::{
         negotiation::{Carrier, Known, negotiate},
-        port_forward, websocket,
+        port_forward,
+        remote_command::{self, Options, Program},
+        websocket,
     },
 };
+use crate::dataplane::{AttachStart, ExecStart, StreamRequest, stream_request};
 
 /// The client's connection once it speaks another protocol.
 type Connection = TokioIo<Upgraded>;
 
+/// A request for a connection.
+pub struct Call<'a> {
+    pub workers: &'a Workers,
+    pub runtime: &'a dyn Runtime,
+    pub request: &'a Request<Incoming>,
+    /// Ends what the connection becomes.
+    pub shutdown: CancellationToken,
+}
+
 /// `/portForward/NAMESPACE/POD?port=N…`
-pub fn port_forward(
-    workers: &Workers,
-    (namespace, pod): (&str, &str),
-    request: &Request<Incoming>,
-    shutdown: CancellationToken,
-) -> Response<Body> {
+pub async fn port_forward(call: Call<'_>, (namespace, pod): (&str, &str)) -> Response<Body> {
+    let Call { workers, request, shutdown, .. } = call;
     let Some(report) = workers.find(namespace, pod) else {
         return text(StatusCode::NOT_FOUND, format!("pod {pod:?} does not exist\n"));
     };
@@ -55,12 +65,13 @@ pub fn port_forward(
         Ok(ports) => ports,
         Err(port) => return text(StatusCode::BAD_REQUEST, format!("unable to parse {port:?} as a port\n")),
     };
-    upgrade(request, port_forward::PROTOCOLS, shutdown, move |carrier| match carrier {
+    let prepare = async move |carrier| match carrier {
         Carrier::WebSocket(protocol) if protocol != port_forward::SPDY_IN_WEBSOCKET && ports.is_empty() => {
-            Err("query parameter \"port\" is required\n".into())
+            Err(text(StatusCode::BAD_REQUEST, "query parameter \"port\" is required\n"))
         }
-        carrier => Ok(Box::new(move |connection| forward(carrier, connection, ports, target))),
-    })
+        carrier => Ok::<Serve, _>(Box::new(move |connection| forward(carrier, connection, ports, target))),
+    };
+    upgrade(request, port_forward::PROTOCOLS, shutdown, prepare).await
 }
 
 fn forward(
@@ -84,15 +95,93 @@ fn forward(
     })
 }
 
+/// `/exec/NAMESPACE/POD/CONTAINER?command=…&input=1&output=1&error=1&tty=1`, and `/attach` without a command.
+pub async fn remote_command(
+    call: Call<'_>,
+    action: &str,
+    (namespace, pod, container): (&str, &str, &str),
+) -> Response<Body> {
+    let Call { workers, runtime, request, shutdown } = call;
+    let Some(report) = workers.find(namespace, pod) else {
+        return text(StatusCode::NOT_FOUND, format!("pod {pod:?} does not exist\n"));
+    };
+    let running = report.observed.latest(container).filter(|record| record.is_running());
+    let Some(container_id) = running.map(|record| record.id.clone()) else {
+        return text(
+            StatusCode::BAD_REQUEST,
+            format!("container not found ({container:?}): it does not run\n"),
+        );
+    };
+    let query = query(request);
+    let flag =
+        |name: &str| query.iter().any(|(key, value)| key == name && matches!(value.as_str(), "1" | "true"));
+    let tty = flag("tty");
+    // A terminal has one output.
+    let options =
+        Options { stdin: flag("input"), stdout: flag("output"), stderr: flag("error") && !tty, tty };
+    if !(options.stdin || options.stdout || options.stderr) {
+        return text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr\n");
+    }
+    let command: Vec<String> =
+        query.into_iter().filter(|(name, _)| name == "command").map(|(_, argument)| argument).collect();
+    let (start, told) = match action {
+        "exec" if command.is_empty() => {
+            return text(StatusCode::BAD_REQUEST, "you must specify a command to run\n");
+        }
+        "exec" => {
+            let told = format!("[{}]", command.join(" "));
+            (
+                stream_request::Request::Exec(ExecStart { container_id, command, stdin: options.stdin }),
+                Some(told),
+            )
+        }
+        _ => (stream_request::Request::Attach(AttachStart { container_id, stdin: options.stdin }), None),
+    };
+    let prepare = async |carrier| {
+        let (requests, receiver) = mpsc::channel(8);
+        let start = StreamRequest { request: Some(start) };
+        requests.try_send(start).expect("a new channel has room");
+        let responses = runtime.stream(receiver).await.map_err(|error| {
+            let status = match error.code {
+                tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => StatusCode::BAD_REQUEST,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            text(status, error.message)
+        })?;
+        let program = Program { command: told, requests, responses };
+        Ok::<Serve, _>(Box::new(move |connection| run(carrier, connection, options, program)))
+    };
+    upgrade(request, remote_command::PROTOCOLS, shutdown, prepare).await
+}
+
+fn run(
+    carrier: Carrier,
+    connection: Connection,
+    options: Options,
+    program: Program,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        match carrier {
+            Carrier::WebSocket(protocol) => {
+                remote_command::over_websocket(connection, &protocol, options, program).await;
+            }
+            Carrier::Spdy(_) => {
+                let (reader, writer) = tokio::io::split(connection);
+                remote_command::over_spdy(reader, writer, options, program).await;
+            }
+        }
+    })
+}
+
 /// What is done with a connection that was upgraded.
 type Serve = Box<dyn FnOnce(Connection) -> BoxFuture<'static, ()> + Send>;
 
-/// Agrees on a protocol and serves it beside this answer. `prepare` may still refuse, with a text for the client.
-pub(super) fn upgrade(
+/// Agrees on a protocol and serves it beside this answer. `prepare` may still refuse.
+async fn upgrade(
     request: &Request<Incoming>,
     known: Known,
     shutdown: CancellationToken,
-    prepare: impl FnOnce(Carrier) -> Result<Serve, String>,
+    prepare: impl AsyncFnOnce(Carrier) -> Result<Serve, Response<Body>>,
 ) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n");
@@ -106,9 +195,9 @@ pub(super) fn upgrade(
             return response;
         }
     };
-    let serve = match prepare(carrier) {
+    let serve = match prepare(carrier).await {
         Ok(serve) => serve,
-        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+        Err(refusal) => return refusal,
     };
     let Some(connection) = request.extensions().get::<OnUpgrade>().cloned() else {
         return text(StatusCode::BAD_REQUEST, "unable to upgrade: HTTP/1.1 is wanted for this\n");

@@ -63,6 +63,11 @@ pub trait Runtime: Send + Sync + 'static {
         command: Vec<String>,
         timeout_seconds: i64,
     ) -> RuntimeResult<cri::ExecSyncResponse>;
+    /// A program of a container and its standard streams; `requests` begin with what to run or join.
+    async fn stream(
+        &self,
+        requests: mpsc::Receiver<dataplane::StreamRequest>,
+    ) -> RuntimeResult<BoxStream<'static, RuntimeResult<dataplane::StreamResponse>>>;
     /// Everything that happens to containers from now on; ends when the connection does.
     async fn events(&self) -> RuntimeResult<BoxStream<'static, RuntimeResult<cri::ContainerEventResponse>>>;
 

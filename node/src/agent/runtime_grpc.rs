@@ -174,6 +174,14 @@ impl Runtime for GrpcRuntime {
         Ok(self.runtime().exec_sync(request).await?.into_inner())
     }
 
+    async fn stream(
+        &self,
+        requests: mpsc::Receiver<dataplane::StreamRequest>,
+    ) -> RuntimeResult<BoxStream<'static, RuntimeResult<dataplane::StreamResponse>>> {
+        let stream = self.data_plane.clone().stream(ReceiverStream::new(requests)).await?.into_inner();
+        Ok(stream.map_err(RuntimeError::from).boxed())
+    }
+
     async fn events(&self) -> RuntimeResult<BoxStream<'static, RuntimeResult<cri::ContainerEventResponse>>> {
         let stream = self.runtime().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
         Ok(stream.map(|event| event.map_err(RuntimeError::from)).boxed())

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 use naru_oci_fallback::{Image, ImageKind, ImageStore};
-use naru_wasi_shim::{Engine, ExitStatus, PodNetwork, Stats};
+use naru_wasi_shim::{Engine, Exec, ExecError, ExitStatus, PodNetwork, Stats};
 
 use super::{
     error::PodError,
@@ -77,6 +77,25 @@ impl Running {
     pub(super) fn set_resources(&self, resources: &LinuxContainerResources) -> Result<(), String> {
         match self {
             Self::Wasm(container) => container.set_resources(resources),
+        }
+    }
+
+    /// Runs another program in the container.
+    pub(super) fn exec(&self, command: Vec<String>, with_stdin: bool) -> Result<Exec, ExecError> {
+        match self {
+            Self::Wasm(container) => container.exec(command, with_stdin),
+        }
+    }
+
+    pub(super) async fn write_stdin(&self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Wasm(container) => container.write_stdin(bytes).await,
+        }
+    }
+
+    pub(super) async fn close_stdin(&self) {
+        match self {
+            Self::Wasm(container) => container.close_stdin().await,
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Container {
     pub image_ref: String,
     pub image_id: String,
     pub mounts: Vec<Mount>,
+    /// It has an input, and whether that ends with the first client that attaches to it.
+    pub stdin: bool,
+    pub stdin_once: bool,
     pub log: Arc<LogFile>,
     pub created_at: i64,
     /// Each guards a few lines without `.await`.
@@ -77,6 +80,8 @@ impl Container {
             image_ref,
             image_id,
             mounts: config.mounts,
+            stdin: config.stdin,
+            stdin_once: config.stdin_once,
             log,
             created_at: now(),
             resources: Mutex::new(config.linux.and_then(|linux| linux.resources)),

@@ -14,8 +14,8 @@ use super::{
     pods::{self, Pods},
 };
 
-const NO_EXEC: &str = "a WebAssembly container has no other program to run: exec is not possible in it";
-const NO_ATTACH: &str = "a WebAssembly container has no terminal: attach is not possible";
+const NO_URL: &str =
+    "the runtime serves no HTTP for this: call Stream of naru.dataplane.v1.DataPlane on this socket";
 const NO_PORT_FORWARD: &str =
     "the runtime does not forward ports: connect to the pod's address from the node";
 const NO_CHECKPOINT: &str = "WebAssembly containers cannot be checkpointed";
@@ -200,18 +200,17 @@ impl RuntimeService for CriPods {
     }
 
     async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
-        self.pods.container(&request.into_inner().container_id)?;
-        Err(PodError::Unimplemented(NO_EXEC).into())
+        answer(self.pods.exec_sync(request.into_inner()).await?)
     }
 
     async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
         self.pods.container(&request.into_inner().container_id)?;
-        Err(PodError::Unimplemented(NO_EXEC).into())
+        Err(PodError::Unimplemented(NO_URL).into())
     }
 
     async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         self.pods.container(&request.into_inner().container_id)?;
-        Err(PodError::Unimplemented(NO_ATTACH).into())
+        Err(PodError::Unimplemented(NO_URL).into())
     }
 
     async fn port_forward(

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{error::PodError, pods::Pods};
 use crate::dataplane::{
-    ImportImageRequest, ImportImageResponse, InfoRequest, InfoResponse, UpdateRequest, UpdateResponse,
-    data_plane_server::DataPlane,
+    ImportImageRequest, ImportImageResponse, InfoRequest, InfoResponse, StreamRequest, StreamResponse,
+    UpdateRequest, UpdateResponse, data_plane_server::DataPlane,
 };
 
 /// The limit of the cluster's image store.
@@ -47,6 +47,16 @@ impl DataPlane for DataPlaneService {
     ) -> Result<Response<ImportImageResponse>, Status> {
         let image = self.receive(request.into_inner()).await?;
         Ok(Response::new(ImportImageResponse { image_ref: image.digest }))
+    }
+
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<StreamResponse, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let responses = ReceiverStream::new(self.pods.stream(request.into_inner()).await?);
+        Ok(Response::new(Box::pin(responses.take_until(self.closing.clone().cancelled_owned()))))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {

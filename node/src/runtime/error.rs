@@ -1,7 +1,7 @@
 //! Why a call failed, and the one place where that becomes a gRPC status.
 
 use naru_oci_fallback::PullError;
-use naru_wasi_shim::LoadError;
+use naru_wasi_shim::{ExecError, LoadError};
 use tonic::{Code, Status};
 
 use crate::network::AddressError;
@@ -44,6 +44,10 @@ pub(super) enum PodError {
     /// Why limits cannot change so.
     #[error("{0}")]
     Resources(String),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error("command {command:?} timed out after {seconds}s")]
+    TimedOut { command: String, seconds: u64 },
     #[error("{0}")]
     Unimplemented(&'static str),
 }
@@ -65,6 +69,10 @@ impl PodError {
             Self::Address(AddressError::Exhausted(_)) => Code::ResourceExhausted,
             Self::Address(AddressError::InvalidRange(_)) => Code::InvalidArgument,
             Self::Address(AddressError::NoRange) => Code::Unavailable,
+            Self::Exec(ExecError::NoProgram) => Code::InvalidArgument,
+            Self::Exec(ExecError::Ended) => Code::FailedPrecondition,
+            Self::Exec(ExecError::NoRoom) => Code::ResourceExhausted,
+            Self::TimedOut { .. } => Code::DeadlineExceeded,
             Self::Unimplemented(_) => Code::Unimplemented,
             Self::Image(_)
             | Self::NoHandler(_)

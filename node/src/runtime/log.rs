@@ -14,6 +14,7 @@ use std::{
 };
 
 use naru_wasi_shim::{LogStream, LogWriter};
+use tokio::sync::mpsc;
 
 /// A longer line is written in parts.
 const MAX_LINE: usize = 16 * 1024;
@@ -23,6 +24,8 @@ const MAX_FILE: u64 = 16 << 20;
 /// So many logs stay open between writes; the others are opened for each, so that file descriptors are left for
 /// sockets when thousands of containers talk.
 const MAX_OPEN: usize = 1024;
+/// Writes that may wait for somebody who is attached; a container never waits for them.
+const MAX_WAITING: usize = 256;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -41,6 +44,23 @@ struct State {
     /// The beginnings of lines that did not end yet.
     unfinished: [Vec<u8>; 2],
     has_failed: bool,
+    /// Who else wants what is written from now on.
+    attached: Vec<mpsc::Sender<(LogStream, Vec<u8>)>>,
+}
+
+/// What a container writes, from the moment of attaching.
+pub(super) struct Attached(mpsc::Receiver<(LogStream, Vec<u8>)>);
+
+impl Attached {
+    /// `None` when the reader was so slow that something was lost.
+    pub(super) async fn next(&mut self) -> Option<(LogStream, Vec<u8>)> {
+        self.0.recv().await
+    }
+
+    /// What came already.
+    pub(super) fn take(&mut self) -> Option<(LogStream, Vec<u8>)> {
+        self.0.try_recv().ok()
+    }
 }
 
 impl LogFile {
@@ -75,6 +95,12 @@ impl LogFile {
             state.size = open(path)?.metadata()?.len();
         }
         Ok(())
+    }
+
+    pub(super) fn attach(&self) -> Attached {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        self.state().attached.push(sender);
+        Attached(receiver)
     }
 
     /// Writes what no newline ended, and closes the file.
@@ -138,10 +164,11 @@ impl LogFile {
 
 impl LogWriter for LogFile {
     fn write(&self, stream: LogStream, bytes: &[u8]) {
+        let mut state = self.state();
+        state.attached.retain(|reader| reader.try_send((stream, bytes.to_vec())).is_ok());
         if self.path.is_none() {
             return;
         }
-        let mut state = self.state();
         let mut lines = Vec::with_capacity(bytes.len() + 64);
         let now = timestamp();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {

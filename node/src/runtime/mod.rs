@@ -22,6 +22,7 @@ mod pod_network; // The shim's view of a pod's network.
 mod pods; // All sandboxes and containers.
 mod process; // Locks, socket, parent.
 mod sandbox; // One pod.
+mod streams; // exec and attach.
 mod wasm; // Wasm containers.
 
 use std::{

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use k8s_cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 use naru_oci_fallback::Image;
-use naru_wasi_shim::{Container, ContainerSpec, Engine, ExitStatus, Limits, ModuleKind, Mount, Reuse, Stats};
+use naru_wasi_shim::{
+    Container, ContainerSpec, Engine, Exec, ExecError, ExitStatus, Limits, ModuleKind, Mount, Reuse, Stats,
+};
 use serde::Deserialize;
 
 use super::{backend::Surroundings, error::PodError, file_mounts::FileMounts, locals::Locals};
@@ -111,6 +113,18 @@ impl RunningWasm {
 
     pub(super) fn set_resources(&self, resources: &LinuxContainerResources) -> Result<(), String> {
         self.container.set_limits(limits(Some(resources)))
+    }
+
+    pub(super) fn exec(&self, command: Vec<String>, with_stdin: bool) -> Result<Exec, ExecError> {
+        self.container.exec(command, with_stdin)
+    }
+
+    pub(super) async fn write_stdin(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.container.write_stdin(bytes).await
+    }
+
+    pub(super) async fn close_stdin(&self) {
+        self.container.close_stdin().await;
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -31,6 +31,8 @@ pub enum Outgoing {
     Pong {
         id: u32,
     },
+    /// Everything before this, then the end of the connection.
+    Close,
 }
 
 /// The connection is gone.

@@ -7,6 +7,7 @@
 pub mod channel; // Streams, whatever carries them.
 pub mod negotiation; // Which protocol it shall be.
 pub mod port_forward;
+pub mod remote_command; // exec and attach.
 pub mod spdy;
 pub mod websocket;
 

@@ -75,6 +75,7 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     while let Some(outgoing) = outgoing.recv().await {
         let (channel, bytes) = match outgoing {
             Outgoing::Data { channel, bytes } => (channel as u8, bytes),
+            Outgoing::Close => break,
             // The protocol has no words for the end of one channel.
             _ => continue,
         };

@@ -13,6 +13,9 @@ use std::{
 use k8s_cri::v1::{self as cri, ContainerEventType, ContainerState};
 use tonic::Code;
 
+use crate::dataplane::{
+    AttachStart, ExecStart, StreamRequest, stream_request::Request, stream_response::Response,
+};
 use node::{Node, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,15 +386,81 @@ async fn usage_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exec_is_refused_with_a_reason() {
+async fn exec_runs_the_module_again_and_a_service_has_nothing_to_run() {
     let node = Node::start().await;
-    node.import("sleeper", &guests::sleeps()).await;
-    let (sandbox, container) = node.run("one", "sleeper").await;
-    let request = cri::ExecSyncRequest { container_id: container, cmd: vec!["sh".to_owned()], timeout: 1 };
-    let error = node.pods.clone().exec_sync(request).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unimplemented);
-    assert!(error.message().contains("WebAssembly"), "{error}");
-    node.remove_sandbox(&sandbox).await;
+    node.import("sleeper", &guests::sleeps_or_copies()).await;
+    node.import("says", &guests::says("hi", 3)).await;
+    node.import("web", &guests::answers(200)).await;
+    let (_, container) = node.run("one", "sleeper").await;
+    let exec = async |container_id: &str, cmd: &[&str], timeout| {
+        let cmd = cmd.iter().map(ToString::to_string).collect();
+        let request = cri::ExecSyncRequest { container_id: container_id.to_owned(), cmd, timeout };
+        node.pods.clone().exec_sync(request).await.map(tonic::Response::into_inner)
+    };
+    // Without input there is nothing to copy.
+    let answer = exec(&container, &["copy", "a", "b"], 0).await.unwrap();
+    assert_eq!((answer.exit_code, answer.stdout.as_slice()), (3, &b""[..]));
+    let late = exec(&container, &["sleep"], 1).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    let (_, web) = node.run("two", "web").await;
+    let refused = exec(&web, &["sh"], 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("serves wasi:http and has no program to run"), "{refused}");
+    let (_, ended) = node.run("three", "says").await;
+    node.wait_exited(&ended).await;
+    assert_eq!(exec(&ended, &["x"], 0).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// What a stream of requests is answered, until its end.
+async fn streamed(node: &Node, requests: Vec<Request>) -> Result<(String, Option<i32>), tonic::Status> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    for request in requests {
+        sender.send(StreamRequest { request: Some(request) }).await.unwrap();
+    }
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut responses = node.data_plane.clone().stream(requests).await?.into_inner();
+    let mut output = Vec::new();
+    while let Some(response) = responses.message().await? {
+        match response.response.unwrap() {
+            Response::Stdout(bytes) | Response::Stderr(bytes) => output.extend(bytes),
+            Response::Exited(exited) => {
+                return Ok((String::from_utf8(output).unwrap(), Some(exited.code)));
+            }
+        }
+    }
+    drop(sender);
+    Ok((String::from_utf8(output).unwrap(), None))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_gets_its_input_and_a_container_only_if_it_asked_for_one() {
+    let node = Node::start().await;
+    node.import("sleeper", &guests::sleeps_or_copies()).await;
+    let (sandbox, container_id) = node.run("one", "sleeper").await;
+    let command = vec!["copy".to_owned(), "it".to_owned()];
+    let exec = ExecStart { container_id: container_id.clone(), command, stdin: true };
+    let input = vec![b'x'; 200_000];
+    let requests = vec![
+        Request::Exec(exec),
+        Request::Stdin(b"hello ".to_vec()),
+        Request::Stdin(input.clone()),
+        Request::StdinEnd(true),
+    ];
+    let (output, code) = streamed(&node, requests).await.unwrap();
+    assert_eq!((output.len(), code), (6 + input.len(), Some(2)));
+    let attach = |container_id, stdin| Request::Attach(AttachStart { container_id, stdin });
+    let refused = streamed(&node, vec![attach(container_id, true)]).await.unwrap_err();
+    assert!(refused.message().contains("`stdin: true`"), "{refused}");
+
+    let edit = |config: &mut cri::ContainerConfig| {
+        config.args = vec!["copy".to_owned()];
+        (config.stdin, config.stdin_once) = (true, true);
+    };
+    let container_id = node.create_with(&sandbox, "asking", "sleeper", edit).await.unwrap();
+    node.start_container(&container_id).await.unwrap();
+    let requests =
+        vec![attach(container_id, true), Request::Stdin(b"hi\n".to_vec()), Request::StdinEnd(true)];
+    assert_eq!(streamed(&node, requests).await.unwrap(), ("hi\n".to_owned(), Some(2)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

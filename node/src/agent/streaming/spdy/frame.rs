@@ -13,6 +13,7 @@ const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
 const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
+const GO_AWAY: u16 = 7;
 const HEADERS: u16 = 8;
 
 /// The head of a frame; `length` bytes follow it.
@@ -115,6 +116,11 @@ pub fn reset(stream: u32) -> Vec<u8> {
 
 pub fn ping(id: u32) -> Vec<u8> {
     control(PING, &[&id.to_be_bytes()])
+}
+
+/// Nothing went wrong; no new streams.
+pub fn go_away() -> Vec<u8> {
+    control(GO_AWAY, &[&[0; 8]])
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const MAX_CONTROL: usize = 64 << 10;
 /// Data is handed on in pieces, however large its frame is.
 const PIECE: usize = 32 << 10;
 
-/// Speaks SPDY until the client goes. What the client opens is accepted and given to `streams`.
+/// Speaks SPDY until the client goes or something is queued that closes the connection. What the client opens is accepted and given to `streams`.
 pub async fn serve(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
@@ -183,8 +183,13 @@ async fn write(
             }
             Outgoing::Reset { channel } => writer.write_all(&frame::reset(channel)).await?,
             Outgoing::Pong { id } => writer.write_all(&frame::ping(id)).await?,
+            Outgoing::Close => {
+                writer.write_all(&frame::go_away()).await?;
+                break;
+            }
         }
         writer.flush().await?;
     }
+    writer.flush().await?;
     writer.shutdown().await
 }

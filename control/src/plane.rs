@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ApiClient, ApiError, ClusterSettings,
-    api::State,
+    api::{
+        State,
+        aggregation::{Aggregator, Follower},
+    },
     auth::{
         AuthenticationSettings, Authenticator, Authorizer, TokenIssuer,
         pki::{Pki, PkiError},
@@ -111,7 +114,8 @@ impl ControlPlane {
         let registry =
             Registry::new(store.clone(), Kinds::builtin(), settings.cluster.clone(), authorizer.clone());
         let client = ApiClient::new(registry.clone(), "system:apiserver");
-        bootstrap::write(&client, &settings.cluster, reachable(address), pki.authority())
+        let authorities = bootstrap::Authorities { clients: pki.authority(), proxy: &pki.proxy_authority };
+        bootstrap::write(&client, &settings.cluster, reachable(address), authorities)
             .await
             .map_err(StartError::Bootstrap)?;
         // Whoever acts from here on does so by the cluster's roles.
@@ -122,12 +126,22 @@ impl ControlPlane {
         let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
         let mut serving = Serving::new(registry.clone());
         serving.refresh();
-        let state = State::new(registry, authenticator, images, &pki.kubelet_client, shutdown.clone())
-            .map_err(StartError::Tls)?;
+        let aggregator = Arc::new(Aggregator::new(pki.proxy_client.clone()));
+        let state = State::new(
+            registry,
+            authenticator,
+            images,
+            aggregator.clone(),
+            &pki.kubelet_client,
+            shutdown.clone(),
+        )
+        .map_err(StartError::Tls)?;
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
         let defaults = ControllerSettings::default();
         tasks.push(tokio::spawn(serving.run(shutdown.clone())));
+        let follower = Follower::new(aggregator, client.clone(), shutdown.clone());
+        tasks.push(tokio::spawn(follower.run()));
         let controller_settings = ControllerSettings {
             pod_cidrs: settings.pod_cidrs.clone(),
             node_cidr_prefix: settings.node_cidr_prefix,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
+    aggregation::{self, Aggregator},
     body::Body,
     discovery, form,
     handler::{Exchange, State, json_response},
@@ -95,6 +96,11 @@ impl Documents {
 pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     exchange.get_only()?;
     let path = exchange.parts.uri.path();
+    if let Some((group, version)) = path.strip_prefix("/openapi/v3/apis/").and_then(|of| of.split_once('/'))
+        && let Some(remote) = exchange.state.aggregator.find(group, version)
+    {
+        return aggregation::pass_on(exchange, &remote).await;
+    }
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path }.to_owned();
     let (state, accept) = (exchange.state.clone(), exchange.accept().to_owned());
     let known = exchange.header(header::IF_NONE_MATCH).trim_matches('"').to_owned();
@@ -104,9 +110,18 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
             .await
             .map_err(|error| ApiError::Internal(error.to_string()))??
     } else {
-        discovery_document(&state, &path, &accept, exchange.host())?
+        match discovery_document(&state, &path, &accept, exchange.host()) {
+            // Perhaps a group of another server alone.
+            Err(ApiError::NoSuchPath) if !exchange.state.aggregator.is_empty() => {
+                (Document::of_bytes(Bytes::from_static(b"null")), JSON.to_owned())
+            }
+            made => made?,
+        }
     };
-    let (document, content_type) = made;
+    let (mut document, content_type) = made;
+    if !exchange.state.aggregator.is_empty() {
+        document = with_remotes(&exchange.state.aggregator, exchange.parts.uri.path(), document)?;
+    }
     let is_known = !known.is_empty() && known == document.etag;
     let mut response = if is_known {
         json_response(StatusCode::NOT_MODIFIED, Bytes::new())
@@ -119,6 +134,39 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     headers.insert(header::ETAG, value(&format!("\"{}\"", document.etag)));
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// A document with what other servers serve in it. They may come and go at any time, so it is made each time.
+fn with_remotes(aggregator: &Aggregator, path: &str, document: Document) -> Result<Document, ApiError> {
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let mut value: Value = match segments.as_slice() {
+        ["apis"] | ["apis", _] | ["openapi", "v3"] => {
+            serde_json::from_slice(&document.bytes).map_err(|error| ApiError::Internal(error.to_string()))?
+        }
+        _ if &*document.bytes == b"null" => return Err(ApiError::NoSuchPath),
+        _ => return Ok(document),
+    };
+    match segments.as_slice() {
+        ["apis", group] => {
+            let mut groups = Vec::new();
+            if value.is_object() {
+                groups.push(value);
+            }
+            aggregator.add_groups(&mut groups, Some(group));
+            value = groups.pop().ok_or(ApiError::NoSuchPath)?;
+            value["kind"] = "APIGroup".into();
+            value["apiVersion"] = "v1".into();
+        }
+        ["apis"] => {
+            if let Some(items) = value["items"].as_array_mut() {
+                aggregator.add_aggregated(items);
+            } else if let Some(groups) = value["groups"].as_array_mut() {
+                aggregator.add_groups(groups, None);
+            }
+        }
+        _ => aggregator.add_openapi(&mut value["paths"], &uuid::Uuid::new_v4().simple().to_string()),
+    }
+    Ok(Document::new(&value))
 }
 
 const JSON: &str = "application/json";

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    aggregation::{self, Aggregator},
     body::{self, Body},
     documents::{self, Documents},
     encoding::{Encoding, compress},
@@ -39,6 +40,7 @@ pub struct State {
     pub(super) authenticator: Authenticator,
     pub(super) images: Arc<ImageLibrary>,
     pub(super) nodes: NodeClient,
+    pub(super) aggregator: Arc<Aggregator>,
     pub(super) documents: Documents,
     pub(super) metrics: Metrics,
     pub(super) slots: Semaphore,
@@ -55,6 +57,7 @@ impl State {
         registry: Registry,
         authenticator: Authenticator,
         images: Arc<ImageLibrary>,
+        aggregator: Arc<Aggregator>,
         kubelet_client: &Identity,
         shutdown: CancellationToken,
     ) -> Result<Self, String> {
@@ -63,6 +66,7 @@ impl State {
             authenticator,
             images,
             nodes: NodeClient::new(kubelet_client)?,
+            aggregator,
             documents: Documents::default(),
             metrics: Metrics::default(),
             slots: Semaphore::new(MAX_IN_FLIGHT),
@@ -200,7 +204,15 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     })?;
     match head {
         ("api", Some(_), Some(_)) => return resources::answer(exchange).await,
-        ("apis", Some(_), Some(rest)) if rest.contains('/') => return resources::answer(exchange).await,
+        ("apis", Some(group), Some(rest)) => {
+            let version = rest.split('/').next().unwrap_or_default();
+            if let Some(remote) = state.aggregator.find(group, version) {
+                return aggregation::answer(exchange, &remote).await;
+            }
+            if rest.contains('/') {
+                return resources::answer(exchange).await;
+            }
+        }
         _ => (),
     }
     exchange.authorize_path()?;
@@ -267,7 +279,7 @@ impl Exchange<'_> {
     }
 
     /// Asks for a path that is not a resource's.
-    fn authorize_path(&self) -> Result<(), ApiError> {
+    pub fn authorize_path(&self) -> Result<(), ApiError> {
         let verb = match self.parts.method {
             Method::GET => "get",
             Method::POST => "post",

@@ -4,6 +4,7 @@
 //! **Invariant:** whatever a client sends is answered, errors as `Status`. Not here: connections
 //! and TLS (`plane`), who may do what (`auth`), what a kind is (`registry`).
 
+pub mod aggregation; // What other servers serve.
 mod body;
 mod computed;
 pub mod discovery;

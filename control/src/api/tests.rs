@@ -95,6 +95,7 @@ impl Cluster {
             client.registry().clone(),
             authenticator,
             Arc::new(images),
+            Arc::new(super::aggregation::Aggregator::new(pki.proxy_client.clone())),
             &pki.kubelet_client,
             shutdown.clone(),
         );

@@ -55,27 +55,29 @@ pub struct Pki {
     pub kubelet_client: Identity,
     /// What the API server shows to its clients; issued afresh at each start, since addresses change.
     pub server: Identity,
+    /// Of an authority of its own: what the API server shows to other API servers, which then believe who it says that
+    /// the user is. A certificate of the cluster's authority must not do that.
+    pub proxy_client: Identity,
+    /// The certificate of that authority, PEM.
+    pub proxy_authority: String,
 }
 
 impl Pki {
     /// Opens the certificates in `folder`, makes what is missing, and issues the server's for `names`.
     pub fn open(folder: &Path, names: &[String]) -> Result<Self, PkiError> {
         fs::create_dir_all(folder).map_err(|source| PkiError::File { path: folder.into(), source })?;
-        let authority = match load(folder, "ca")? {
-            Some(identity) if is_fresh(&identity.certificate) => identity,
-            _ => store(folder, "ca", make_authority()?)?,
-        };
-        let damaged =
-            |why: rcgen::Error| PkiError::Damaged { path: folder.join("ca.key"), why: why.to_string() };
-        let key = KeyPair::from_pem(&authority.key).map_err(damaged)?;
-        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key)
-            .map_err(|why| PkiError::Damaged { path: folder.join("ca.crt"), why: why.to_string() })?;
+        let (authority, issuer) = open_authority(folder, "ca", "naru-ca")?;
+        let (proxy_authority, proxy_issuer) =
+            open_authority(folder, "front-proxy-ca", "naru-front-proxy-ca")?;
+        let proxy_client = issue_by(&proxy_issuer, "front-proxy-client", None, &[])?;
         let mut pki = Self {
             authority: Arc::new(issuer),
             authority_pem: authority.certificate,
             admin: Identity { certificate: String::new(), key: String::new() },
             kubelet_client: Identity { certificate: String::new(), key: String::new() },
             server: Identity { certificate: String::new(), key: String::new() },
+            proxy_client: store(folder, "front-proxy-client", proxy_client)?,
+            proxy_authority: proxy_authority.certificate,
         };
         pki.admin = pki.keep_or_issue(folder, "admin", "kubernetes-admin", "system:masters")?;
         pki.kubelet_client =
@@ -128,27 +130,7 @@ impl Pki {
     }
 
     fn issue(&self, user: &str, group: Option<&str>, names: &[String]) -> Result<Identity, PkiError> {
-        let failed = |source| PkiError::Issue { subject: user.into(), source };
-        let mut params = params(user, CLIENT_DAYS);
-        if let Some(group) = group {
-            params.distinguished_name.push(DnType::OrganizationName, group);
-        }
-        for name in names {
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.as_str().try_into().map_err(failed)?),
-            });
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![if names.is_empty() {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        }];
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &*self.authority).map_err(failed)?;
-        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+        issue_by(&self.authority, user, group, names)
     }
 
     /// A kubeconfig with which `identity` reaches the cluster at `server` (`https://127.0.0.1:6443`).
@@ -184,9 +166,57 @@ pub fn subject(certificate: &[u8]) -> Option<(String, Vec<String>)> {
     Some((name, groups.collect()))
 }
 
-fn make_authority() -> Result<Identity, PkiError> {
-    let failed = |source| PkiError::Issue { subject: "the cluster's authority".into(), source };
-    let mut params = params("naru-ca", AUTHORITY_DAYS);
+fn issue_by(
+    authority: &Issuer<'static, KeyPair>,
+    user: &str,
+    group: Option<&str>,
+    names: &[String],
+) -> Result<Identity, PkiError> {
+    let failed = |source| PkiError::Issue { subject: user.into(), source };
+    let mut params = params(user, CLIENT_DAYS);
+    if let Some(group) = group {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    for name in names {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into().map_err(failed)?),
+        });
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![if names.is_empty() {
+        ExtendedKeyUsagePurpose::ClientAuth
+    } else {
+        ExtendedKeyUsagePurpose::ServerAuth
+    }];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = params.signed_by(&key, authority).map_err(failed)?;
+    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// The authority whose files are called `file`, made if there is none that lasts.
+fn open_authority(
+    folder: &Path,
+    file: &str,
+    name: &str,
+) -> Result<(Identity, Issuer<'static, KeyPair>), PkiError> {
+    let authority = match load(folder, file)? {
+        Some(identity) if is_fresh(&identity.certificate) => identity,
+        _ => store(folder, file, make_authority(name)?)?,
+    };
+    let damaged = |extension: &str, why: rcgen::Error| PkiError::Damaged {
+        path: folder.join(format!("{file}.{extension}")),
+        why: why.to_string(),
+    };
+    let key = KeyPair::from_pem(&authority.key).map_err(|why| damaged("key", why))?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(|why| damaged("crt", why))?;
+    Ok((authority, issuer))
+}
+
+fn make_authority(name: &str) -> Result<Identity, PkiError> {
+    let failed = |source| PkiError::Issue { subject: format!("the authority {name}"), source };
+    let mut params = params(name, AUTHORITY_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];

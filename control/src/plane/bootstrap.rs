@@ -28,12 +28,19 @@ use crate::{
     store::Key,
 };
 
+/// Whose certificates other API servers shall believe, PEM: those of clients, and those of whoever speaks for users.
+#[derive(Clone, Copy)]
+pub(super) struct Authorities<'a> {
+    pub clients: &'a str,
+    pub proxy: &'a str,
+}
+
 /// Makes what is missing and mends what moved (the API's own address), so that first start and restart are one path.
 pub(super) async fn write(
     client: &ApiClient,
     settings: &ClusterSettings,
     address: SocketAddr,
-    authority: &str,
+    authorities: Authorities<'_>,
 ) -> Result<(), ApiError> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = Namespace { metadata: metadata("", name), ..Namespace::default() };
@@ -59,7 +66,7 @@ pub(super) async fn write(
     create_if_absent(client, "services", &kubernetes_service(settings)).await?;
     create_or_update(client, "endpoints", &kubernetes_endpoints(address)).await?;
     create_or_update(client, "endpointslices.discovery.k8s.io", &kubernetes_slice(address)).await?;
-    create_or_update(client, "configmaps", &client_authority(authority)).await?;
+    create_or_update(client, "configmaps", &client_authority(authorities)).await?;
     roles::reconcile(client).await
 }
 
@@ -178,8 +185,17 @@ fn kubernetes_slice(address: SocketAddr) -> EndpointSlice {
 }
 
 /// Where aggregated servers, and node agents elsewhere, find the authority of client certificates.
-fn client_authority(authority: &str) -> ConfigMap {
-    let data = [("client-ca-file".to_owned(), authority.to_owned())].into();
+fn client_authority(authorities: Authorities<'_>) -> ConfigMap {
+    let data = [
+        ("client-ca-file", authorities.clients),
+        ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+        ("requestheader-client-ca-file", authorities.proxy),
+        ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+        ("requestheader-group-headers", r#"["X-Remote-Group"]"#),
+        ("requestheader-uid-headers", r#"["X-Remote-Uid"]"#),
+        ("requestheader-username-headers", r#"["X-Remote-User"]"#),
+    ];
+    let data = data.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     ConfigMap {
         metadata: metadata("kube-system", "extension-apiserver-authentication"),
         data: Some(data),

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Message,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
@@ -86,7 +86,9 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     }
-    let _ = sink.close().await; // It may be gone already.
+    // A close without the code for success counts as a failure. The client may be gone already.
+    let farewell = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let _ = sink.send(Message::Close(Some(farewell))).await;
 }
 
 fn payload(message: Message) -> Option<Bytes> {

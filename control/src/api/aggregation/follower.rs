@@ -1,0 +1,209 @@
+//! Follows the APIServices: who serves what, and whether they are there.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+    kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition, APIServiceSpec},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{Aggregator, CHECK_PATIENCE, Remote, Unavailable, identify, local};
+use crate::{
+    ApiClient, ApiError,
+    api::upstream::unverified_tls,
+    auth::User,
+    store::{Entry, Lagged, Revision, Scope},
+};
+
+const RESOURCE: &str = "apiservices.apiregistration.k8s.io";
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+/// A server that is there is asked again after so long, one that is not sooner.
+const RECHECK: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_LIST_BYTES: usize = 4 << 20;
+
+/// Keeps an [`Aggregator`] in step with the cluster, on one member.
+pub struct Follower {
+    aggregator: Arc<Aggregator>,
+    client: ApiClient,
+    shutdown: CancellationToken,
+}
+
+impl Follower {
+    pub fn new(aggregator: Arc<Aggregator>, client: ApiClient, shutdown: CancellationToken) -> Self {
+        Self { aggregator, client, shutdown }
+    }
+
+    /// Until shutdown.
+    pub async fn run(self) {
+        let shutdown = self.shutdown.clone();
+        loop {
+            let seen = self.client.store().snapshot().revision();
+            let round = async {
+                local::reconcile(&self.client).await;
+                self.refresh().await;
+                self.changed(seen).await;
+            };
+            if shutdown.run_until_cancelled(round).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a change of what is served after `seen`, or until it is time to look again.
+    async fn changed(&self, seen: Revision) {
+        let remotes = self.aggregator.remotes();
+        let pause = if remotes.iter().any(|remote| remote.resources.is_err()) { RETRY } else { RECHECK };
+        let recheck = async {
+            if remotes.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(pause).await;
+        };
+        tokio::select! {
+            () = recheck => (),
+            () = self.change_of(RESOURCE, seen) => (),
+            () = self.change_of(DEFINITIONS, seen) => (),
+        }
+    }
+
+    async fn change_of(&self, resource: &str, seen: Revision) {
+        match self.client.store().watch(Scope::all(resource), seen) {
+            Ok(mut watch) => match watch.next().await {
+                Ok(_) | Err(Lagged) => (),
+            },
+            Err(error) => {
+                tracing::warn!(%error, resource, "cannot be watched; it tries again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    async fn refresh(&self) {
+        let view = self.client.store().snapshot();
+        let entries = view.range(&Scope::all(RESOURCE), None);
+        let checks = entries.filter_map(|entry| {
+            let service = entry.typed::<APIService>().ok()?;
+            let spec = service.spec.clone().filter(|spec| spec.service.is_some())?;
+            Some(self.check(entry.clone(), service, spec))
+        });
+        let checks: Vec<_> = checks.collect();
+        let remotes = futures::future::join_all(checks).await;
+        self.aggregator.remotes.store(Arc::new(remotes));
+    }
+
+    async fn check(&self, entry: Arc<Entry>, service: Arc<APIService>, spec: APIServiceSpec) -> Arc<Remote> {
+        let tls = tls(&spec, &self.aggregator.identity);
+        let name = entry.meta.name.clone();
+        let unknown = Err(Unavailable { reason: "", message: String::new() });
+        let mut remote = Remote { name, spec, tls, resources: unknown };
+        remote.resources = self.ask(&remote).await;
+        self.tell(&service, &remote).await;
+        Arc::new(remote)
+    }
+
+    /// Asks for the list of its resources, as proof of life.
+    async fn ask(&self, remote: &Remote) -> Result<Value, Unavailable> {
+        let (server, authority) = remote.server(self.client.store())?;
+        let path = format!("/apis/{}/{}", remote.group(), remote.version());
+        let url = format!("https://{}{path}", server.address());
+        let failed = |why: String| {
+            Unavailable::new("FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}"))
+        };
+        let mut headers = HeaderMap::new();
+        identify(&mut headers, &User::new("system:kube-aggregator", vec!["system:masters".into()]));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Ok(authority) = HeaderValue::try_from(authority) {
+            headers.insert(header::HOST, authority);
+        }
+        let mut request = Request::builder().uri(&path).body(Empty::<Bytes>::new());
+        if let Ok(request) = &mut request {
+            *request.headers_mut() = headers;
+        }
+        let request = request.map_err(|error| failed(error.to_string()))?;
+        let asked = async {
+            let answer =
+                server.send(request, &self.shutdown).await.map_err(|error| failed(error.to_string()))?;
+            let status = answer.status();
+            if !status.is_success() {
+                return Err(failed(format!("bad status from {url}: {}", status.as_u16())));
+            }
+            let body = Limited::new(answer.into_body(), MAX_LIST_BYTES).collect().await;
+            let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+            serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
+        };
+        let timeout = |_| failed(format!("no answer within {CHECK_PATIENCE:?}"));
+        tokio::time::timeout(CHECK_PATIENCE, asked).await.map_err(timeout)?
+    }
+
+    /// Writes the condition where it differs.
+    async fn tell(&self, service: &APIService, remote: &Remote) {
+        let (status, reason, message) = match &remote.resources {
+            Ok(_) => ("True", "Passed", "all checks passed"),
+            Err(why) => ("False", why.reason, why.message.as_str()),
+        };
+        let conditions = service.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let old = conditions.and_then(|all| all.iter().find(|condition| condition.type_ == "Available"));
+        let is_same = |old: &APIServiceCondition| {
+            old.status == status
+                && old.reason.as_deref() == Some(reason)
+                && old.message.as_deref() == Some(message)
+        };
+        if old.is_some_and(is_same) {
+            return;
+        }
+        let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
+        let condition = APIServiceCondition {
+            type_: "Available".into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            last_transition_time: since.or_else(|| Some(Time(Timestamp::now()))),
+        };
+        let mut service = service.clone();
+        let conditions = service.status.get_or_insert_default().conditions.get_or_insert_default();
+        conditions.retain(|condition| condition.type_ != "Available");
+        conditions.push(condition);
+        match self.client.update_status(&service).await {
+            // Somebody else wrote meanwhile: the next look sees what.
+            Ok(_) | Err(ApiError::Conflict { .. } | ApiError::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(service = %remote.name, %error, "a condition could not be written"),
+        }
+    }
+}
+
+/// How TLS is spoken with a server: whose certificate it must show, and what it is shown.
+fn tls(spec: &APIServiceSpec, identity: &crate::auth::pki::Identity) -> Result<Arc<ClientConfig>, String> {
+    if spec.insecure_skip_tls_verify == Some(true) {
+        return unverified_tls(Some(identity));
+    }
+    let mut roots = RootCertStore::empty();
+    match spec.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty()) {
+        Some(bundle) => {
+            for certificate in CertificateDer::pem_slice_iter(&bundle.0) {
+                let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
+                roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let (certificates, key) = identity.to_rustls()?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    builder.with_client_auth_cert(certificates, key).map(Arc::new).map_err(|error| error.to_string())
+}

@@ -339,5 +339,5 @@ async fn probes_and_hooks_run_programs() {
          args: [tick, '600'], readinessProbe: {periodSeconds: 1, exec: {command: [worker, exit, '4']}}}]}}",
     );
     kubectl.eventually_event("unready", "Unhealthy: Readiness probe failed: leaving with exit code 4").await;
-    assert_eq!(kubectl.pod_field("unready", ".status.containerStatuses[0].ready"), "false");
+    kubectl.eventually_field("unready", ".status.containerStatuses[0].ready", "false").await;
 }

@@ -7,6 +7,7 @@
 pub mod aggregation; // What other servers serve.
 mod body;
 mod computed;
+mod connections;
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
 mod encoding; // JSON, YAML, protobuf; gzip.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::{self, Body},
-    computed,
+    computed, connections,
     encoding::Encoding,
     form::{self, Form},
     handler::{ContentType, Exchange, add_warnings, encoded_response, json_response, success},
@@ -91,7 +91,11 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         "attach" | "exec" | "portforward" if matches!(verb, "get" | "create") => {
             streams::answer(exchange, &call, verb, &place.subresource).await
         }
-        "proxy" => proxy::answer(exchange, &call, &place.rest).await,
+        "proxy" => {
+            let registry = &exchange.state.registry;
+            connections::admit(registry, &call, "proxy", &exchange.query, &place.rest).await?;
+            proxy::answer(exchange, &call, &place.rest).await
+        }
         _ => Err(ApiError::MethodNotAllowed),
     }
 }

@@ -13,6 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     body::Body,
+    connections,
     handler::Exchange,
     nodes::{self, container},
     query::Query,
@@ -43,6 +44,7 @@ pub async fn answer(
         // WebSockets can only begin with GET; that must not make of a right to read one to run things.
         state.registry.authorize(&exchange.user, &call.attributes("create", subresource))?;
     }
+    connections::admit(&state.registry, call, subresource, &exchange.query, "").await?;
     let entry = state.registry.entry(call)?;
     let pod: Arc<Pod> = entry.typed().map_err(|error| ApiError::Internal(error.to_string()))?;
     let spec = pod.spec.clone().unwrap_or_default();

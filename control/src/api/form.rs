@@ -61,7 +61,7 @@ impl Form {
         if accept.is_empty() || accept == "application/json" || accept == "*/*" {
             return Ok((Self::Plain, Encoding::Json));
         }
-        for clause in accept.split(',') {
+        for clause in by_preference(accept) {
             let mut parts = clause.split(';').map(str::trim);
             let Some(encoding) = parts.next().and_then(Encoding::of_media_type) else { continue };
             let (mut form, mut version, mut group) = ("", "", "");
@@ -75,7 +75,8 @@ impl Form {
             }
             let version = match version {
                 "v1beta1" => MetaVersion::V1Beta1,
-                _ => MetaVersion::V1,
+                "" | "v1" => MetaVersion::V1,
+                _ => continue,
             };
             match form {
                 "" if encoding != Encoding::Protobuf || has_message => return Ok((Self::Plain, encoding)),
@@ -107,6 +108,20 @@ impl Form {
             }
         }
     }
+}
+
+/// The clauses of `Accept`, the most wanted (`;q=`) first, those that are equally wanted in their order.
+fn by_preference(accept: &str) -> Vec<&str> {
+    let quality = |clause: &&str| {
+        let given = clause.split(';').find_map(|part| part.trim().strip_prefix("q="));
+        given.and_then(|text| text.parse().ok()).unwrap_or(1.0_f32)
+    };
+    let mut clauses: Vec<&str> = accept.split(',').collect();
+    if accept.contains("q=") {
+        clauses.retain(|clause| quality(clause) > 0.0);
+        clauses.sort_by(|one, other| quality(other).total_cmp(&quality(one)));
+    }
+    clauses
 }
 
 /// A stored object as it is served.
@@ -225,6 +240,8 @@ mod tests {
             (metadata, Encoding::Json)
         );
         assert_eq!(form("application/yaml"), (Form::Plain, Encoding::Yaml));
+        assert_eq!(form("application/json;q=0.1, application/yaml;q=0.9"), (Form::Plain, Encoding::Yaml));
+        assert_eq!(form("application/yaml;q=0, application/json;q=0.1"), (Form::Plain, Encoding::Json));
     }
 
     #[test]

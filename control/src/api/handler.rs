@@ -102,12 +102,16 @@ impl ContentType {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" | "text/yaml" => Ok(Self::Yaml),
             "application/vnd.kubernetes.protobuf" => Ok(Self::Protobuf),
-            _ => Err(ApiError::UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: application/json, \
-                 application/yaml, application/vnd.kubernetes.protobuf"
-                    .into(),
-            )),
+            _ => Err(Self::unsupported(", application/vnd.kubernetes.protobuf")),
         }
+    }
+
+    /// The refusal of another encoding; `more` are those that are accepted beside JSON and YAML.
+    fn unsupported(more: &str) -> ApiError {
+        ApiError::UnsupportedMediaType(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, \
+             application/yaml{more}"
+        ))
     }
 
     /// `body` as JSON; an empty one stays empty.
@@ -258,6 +262,15 @@ impl Exchange<'_> {
     }
     pub fn content_type(&self) -> &str {
         self.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The body as JSON, for an object of a kind with or without a protobuf message.
+    pub async fn read_object(self, has_message: bool) -> Result<Bytes, ApiError> {
+        let content_type = ContentType::parse(self.content_type())?;
+        if content_type == ContentType::Protobuf && !has_message {
+            return Err(ContentType::unsupported(""));
+        }
+        content_type.to_json(body::read(self.body).await?)
     }
 
     /// The body, of whatever type, as JSON.

@@ -58,44 +58,14 @@ struct Token {
 }
 
 impl ListOptions {
-    pub fn parse(query: &Query<'_>) -> Result<Self, ApiError> {
+    /// Reads the options of a list, or of a watch, for which other combinations make sense.
+    ///
+    /// # Errors
+    /// 422 with a cause per combination that makes no sense, 400 for what is no number or token.
+    pub fn parse(query: &Query<'_>, is_watch: bool) -> Result<Self, ApiError> {
         let resource_version = query.text("resourceVersion").to_owned();
-        let mut errors = FieldErrors::default();
-        let path = Path::new("resourceVersionMatch");
-        let text = query.text("resourceVersionMatch");
-        let is_watch = query.flag("watch");
-        let version_match = match text {
-            "" => VersionMatch::Unset,
-            "Exact" => VersionMatch::Exact,
-            "NotOlderThan" => VersionMatch::NotOlderThan,
-            other => {
-                errors.not_supported(&path, other, &["Exact", "NotOlderThan", ""]);
-                VersionMatch::Unset
-            }
-        };
-        if !text.is_empty() && !is_watch {
-            if resource_version.is_empty() {
-                errors
-                    .forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
-            }
-            if query.has("continue") {
-                errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
-            }
-            if version_match == VersionMatch::Exact && resource_version == "0" {
-                errors.forbidden(
-                    &path,
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
-        if !errors.is_empty() {
-            return Err(invalid_options(errors));
-        }
-        if !resource_version.is_empty() && resource_version.parse::<u64>().is_err() {
-            return Err(ApiError::BadRequest(format!(
-                "Invalid value: {resource_version:?}: resourceVersion must be an unsigned integer"
-            )));
-        }
+        let version_match = check_combination(query, is_watch)?;
+        revision_of(&resource_version)?;
         let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
         let token = match query.text("continue") {
             "" => None,
@@ -110,14 +80,69 @@ impl ListOptions {
     }
 }
 
-pub fn invalid_options(errors: FieldErrors) -> ApiError {
-    ApiError::Invalid { kind: "ListOptions.meta.k8s.io".into(), name: String::new(), errors: errors.0 }
+/// The revision that `resourceVersion=TEXT` names; 0 where none is given.
+pub fn revision_of(text: &str) -> Result<Revision, ApiError> {
+    match text {
+        "" => Ok(Revision(0)),
+        text => text.parse().map(Revision).map_err(|_| {
+            ApiError::BadRequest(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}
+
+/// What `resourceVersionMatch` says, if it goes together with the other options.
+fn check_combination(query: &Query<'_>, is_watch: bool) -> Result<VersionMatch, ApiError> {
+    let mut errors = FieldErrors::default();
+    let path = Path::new("resourceVersionMatch");
+    let text = query.text("resourceVersionMatch");
+    let sends_initial = query.has("sendInitialEvents");
+    if is_watch {
+        if sends_initial && text != "NotOlderThan" {
+            errors
+                .forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if !text.is_empty() && !sends_initial {
+            errors.forbidden(
+                &path,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
+        }
+        if !matches!(text, "" | "NotOlderThan") {
+            errors.not_supported(&path, text, &["NotOlderThan"]);
+        }
+    } else {
+        if !text.is_empty() && query.text("resourceVersion").is_empty() {
+            errors.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !matches!(text, "" | "Exact" | "NotOlderThan") {
+            errors.not_supported(&path, text, &["Exact", "NotOlderThan", ""]);
+        }
+        if text == "Exact" && query.text("resourceVersion") == "0" {
+            errors.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+    }
+    if !text.is_empty() && !query.text("continue").is_empty() {
+        errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+    }
+    if sends_initial && !is_watch {
+        errors.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+    }
+    if !errors.is_empty() {
+        let kind = "ListOptions.meta.k8s.io".into();
+        return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
+    }
+    Ok(match text {
+        "Exact" => VersionMatch::Exact,
+        "NotOlderThan" => VersionMatch::NotOlderThan,
+        _ => VersionMatch::Unset,
+    })
 }
 
 impl Token {
     fn decode(text: &str) -> Result<Self, ApiError> {
-        let refuse =
-            || ApiError::BadRequest("continue key is not valid: it was not made by this server".into());
+        let refuse = || ApiError::BadRequest("invalid continue token: it was not made by this server".into());
         let bytes = BASE64.decode(text.trim_end_matches('=')).map_err(|_| refuse())?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|_| refuse())?;
         if token.v != "meta.k8s.io/v1" || !token.start.contains('/') {
@@ -154,7 +179,7 @@ pub async fn view(store: &Store, served: &Served, options: &ListOptions) -> Resu
             return Ok(store.snapshot());
         }
         "0" => return Ok(store.snapshot()),
-        text => Revision(text.parse().unwrap_or(0)),
+        text => revision_of(text)?,
     };
     wait_for(store, asked).await?;
     // Without a match rule, Kubernetes reads exactly the given version where pages are asked for.
@@ -182,7 +207,7 @@ pub async fn list(
     (form, encoding): (Form, Encoding),
     query: &Query<'_>,
 ) -> Result<Body, ApiError> {
-    let options = ListOptions::parse(query)?;
+    let options = ListOptions::parse(query, false)?;
     let filter = Filter::new(served, call, query)?;
     let view = view(registry.store(), served, &options).await?;
     let page = Page::read(&view, &filter, &options, served);
@@ -360,7 +385,7 @@ pub async fn entries(
     call: &Call<'_>,
     query: &Query<'_>,
 ) -> Result<Vec<Arc<Entry>>, ApiError> {
-    let options = ListOptions::parse(query)?;
+    let options = ListOptions::parse(query, false)?;
     let filter = Filter::new(served, call, query)?;
     let view = view(registry.store(), served, &options).await?;
     Ok(Page::read(&view, &filter, &options, served).entries)
@@ -378,7 +403,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ListOptions, String> {
-        ListOptions::parse(&Query::parse(Some(text))).map_err(|error| error.to_string())
+        ListOptions::parse(&Query::parse(Some(text)), false).map_err(|error| error.to_string())
     }
 
     #[test]

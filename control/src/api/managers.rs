@@ -14,16 +14,9 @@ pub const APPLY: &str = "application/apply-patch+yaml";
 const MAX_NAME: usize = 128;
 
 /// Who writes: `?fieldManager=`, else the client's program as its `User-Agent` names it.
-pub fn name(exchange: &Exchange<'_>, verb: &str) -> Result<String, ApiError> {
-    let options = match verb {
-        "create" => "CreateOptions",
-        "update" => "UpdateOptions",
-        "patch" => "PatchOptions",
-        _ => return Ok(String::new()),
-    };
+pub fn name(exchange: &Exchange<'_>, verb: &str, errors: &mut FieldErrors) -> String {
     let name = exchange.query.text("fieldManager");
-    let mut errors = FieldErrors::default();
-    check_name(name, &mut errors);
+    check_name(name, errors);
     if verb == "patch" {
         let is_apply = exchange.content_type() == APPLY;
         if is_apply && name.is_empty() {
@@ -33,14 +26,7 @@ pub fn name(exchange: &Exchange<'_>, verb: &str) -> Result<String, ApiError> {
             errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
         }
     }
-    if !errors.is_empty() {
-        let kind = format!("{options}.meta.k8s.io");
-        return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
-    }
-    if name.is_empty() {
-        return Ok(of_user_agent(exchange.header(header::USER_AGENT)));
-    }
-    Ok(name.to_owned())
+    if name.is_empty() { of_user_agent(exchange.header(header::USER_AGENT)) } else { name.to_owned() }
 }
 
 fn check_name(name: &str, errors: &mut FieldErrors) {

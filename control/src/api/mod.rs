@@ -22,6 +22,7 @@ mod managers; // Who a write says it is.
 pub mod metrics;
 mod nodes; // Their agents.
 pub mod openapi;
+mod options; // Of writes.
 mod probes; // Health over HTTP.
 mod proxy; // HTTP to what runs in the cluster.
 mod query;

@@ -14,22 +14,18 @@ use super::{
     computed, connections,
     encoding::Encoding,
     form::{self, Form},
-    handler::{ContentType, Exchange, add_warnings, encoded_response, json_response, success},
+    handler::{Exchange, add_warnings, encoded_response, json_response, success},
     list, logs, managers,
     metrics::RequestKind,
-    proxy,
-    query::Query,
-    streams, tokens, watch,
+    options::{self, DeleteOptions, WriteOptions},
+    proxy, streams, tokens, watch,
 };
 use crate::{
     ApiError,
     auth::Attributes,
-    client::{Delete, Patch},
+    client::Patch,
     protobuf,
-    registry::{
-        Call, Deleted, Outcome, Part, Served,
-        decode::{self, FieldValidation},
-    },
+    registry::{Call, Deleted, Outcome, Part, Served, decode},
     store::Entry,
 };
 
@@ -39,6 +35,8 @@ struct Place {
     namespace: String,
     name: String,
     subresource: String,
+    /// Whether the path itself asks for a watch: `/api/v1/watch/pods`, deprecated, but served by Kubernetes to this day.
+    is_watch: bool,
     /// What follows a subresource that leads to somebody else, as it stands in the URL, with its slash.
     rest: String,
 }
@@ -53,18 +51,16 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     *exchange.encoding = negotiate(&exchange, served).map_or(Encoding::Json, |(_, encoding)| encoding);
     let user = exchange.user.clone();
     // Where somebody else answers, parameters are theirs.
-    let is_connection = is_connection(&place.subresource);
-    let manager = if is_connection { String::new() } else { managers::name(&exchange, verb)? };
-    let none = Query::default();
-    let options = if is_connection { &none } else { &exchange.query };
+    let verb_of_options = if is_connection(&place.subresource) { "" } else { verb };
+    let options = WriteOptions::parse(&exchange, verb_of_options)?;
     let call = Call {
         user: &user,
         served,
         namespace: &place.namespace,
         name: &place.name,
-        manager: &manager,
-        dry_run: is_dry_run(options.all("dryRun"))?,
-        validation: FieldValidation::parse(options.text("fieldValidation"))?,
+        manager: &options.manager,
+        dry_run: options.dry_run,
+        validation: options.validation,
     };
     let field_selector = match verb {
         "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector"),
@@ -116,6 +112,10 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return Err(ApiError::NoSuchPath),
     };
+    let (is_watch, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        _ => (false, rest),
+    };
     let (namespace, plural, name, subresource) = match rest {
         ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
             match rest {
@@ -139,22 +139,18 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
     // A namespaced object is only found in its namespace, a cluster-scoped one in none.
     let is_misplaced =
         if served.info.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
-    if is_misplaced || (!subresource.is_empty() && !served.has_subresource(subresource)) {
+    let has_subresource = subresource.is_empty() || (served.has_subresource(subresource) && !is_watch);
+    if is_misplaced || !has_subresource {
         return Err(ApiError::NoSuchPath);
     }
     let path = exchange.parts.uri.path();
     let taken = if namespace.is_empty() { 3 } else { 5 };
     let rest = match subresource {
-        "proxy" => after_segments(path, segments.len() - rest.len() + taken),
-        _ => "",
+        "proxy" => after_segments(path, segments.len() - rest.len() + taken).into(),
+        _ => String::new(),
     };
-    Ok(Place {
-        served,
-        namespace: namespace.into(),
-        name: name.into(),
-        subresource: subresource.into(),
-        rest: rest.into(),
-    })
+    let (namespace, name, subresource) = (namespace.into(), name.into(), subresource.into());
+    Ok(Place { served, namespace, name, subresource, is_watch, rest })
 }
 
 /// What follows the first `count` segments of a path.
@@ -176,11 +172,12 @@ fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError
         });
     }
     let is_one = !place.name.is_empty();
-    let is_watch = exchange.query.flag("watch");
     let verb = match (&exchange.parts.method, is_one) {
-        (&Method::GET, true) if !is_watch || !place.subresource.is_empty() => "get",
-        (&Method::GET, _) if is_watch => "watch",
-        (&Method::GET, _) => "list",
+        (&Method::GET, _) if place.is_watch => "watch",
+        (_, _) if place.is_watch => return Err(ApiError::MethodNotAllowed),
+        (&Method::GET, true) => "get",
+        (&Method::GET, false) if exchange.query.flag("watch") => "watch",
+        (&Method::GET, false) => "list",
         (&Method::POST, false) => "create",
         (&Method::POST, true) if !place.subresource.is_empty() => "create",
         (&Method::PUT, true) => "update",
@@ -223,20 +220,6 @@ fn is_connection(subresource: &str) -> bool {
     matches!(subresource, "attach" | "exec" | "portforward" | "proxy")
 }
 
-fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
-    let mut is_dry = false;
-    for value in values.filter(|value| !value.is_empty()) {
-        if value != "All" {
-            let mut errors = naru_model::validation::FieldErrors::default();
-            errors.not_supported(&naru_model::validation::Path::new("dryRun"), value, &["All"]);
-            let kind = "CreateOptions.meta.k8s.io".into();
-            return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
-        }
-        is_dry = true;
-    }
-    Ok(is_dry)
-}
-
 /// The form and the encoding that `Accept` asks for.
 pub fn negotiate(exchange: &Exchange<'_>, served: &Served) -> Result<(Form, Encoding), ApiError> {
     let accept = exchange.accept();
@@ -256,13 +239,9 @@ async fn whole(
     let (form, encoding) = negotiate(&exchange, call.served)?;
     match verb {
         "get" => {
-            let options = list::ListOptions::parse(&exchange.query)?;
-            match options.resource_version.as_str() {
+            match exchange.query.text("resourceVersion") {
                 "" => drop(registry.store().read_index().await?),
-                version => {
-                    let asked = crate::store::Revision(version.parse().unwrap_or(0));
-                    list::wait_for(registry.store(), asked).await?;
-                }
+                version => list::wait_for(registry.store(), list::revision_of(version)?).await?,
             }
             let entry = registry.entry(call)?;
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
@@ -276,7 +255,7 @@ async fn whole(
         }
         "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
-            let json = exchange.read_json().await?;
+            let json = exchange.read_object(!call.served.kind.is_custom()).await?;
             let (object, mut warnings) = decode::object(call.served, &json, call.validation)?;
             let mut outcome = registry.create(call, object).await?;
             warnings.append(&mut outcome.warnings);
@@ -284,14 +263,14 @@ async fn whole(
             write_response(call, form, outcome)
         }
         "delete" => {
-            let (options, dry_run) = delete_options(exchange).await?;
+            let (options, dry_run) = options::of_delete(exchange).await?;
             let call = Call { dry_run: dry_run || call.dry_run, ..*call };
             let deleted = registry.delete(&call, &options).await?;
             delete_response(&call, deleted)
         }
         "deletecollection" => {
             let entries = list::entries(registry, &place.served, call, &exchange.query).await?;
-            let (options, dry_run) = delete_options(exchange).await?;
+            let (options, dry_run) = options::of_delete(exchange).await?;
             for entry in &entries {
                 let dry_run = dry_run || call.dry_run;
                 let (namespace, name) = (entry.meta.namespace.as_str(), entry.meta.name.as_str());
@@ -319,22 +298,10 @@ async fn watch_collection(
         return Err(ApiError::NotAcceptable("watches come as JSON or protobuf".into()));
     }
     let state = exchange.state;
-    // A watch of one object by its URL is one of the collection with a field selector.
-    let selector;
-    let narrowed;
-    let query = if call.name.is_empty() {
-        &exchange.query
-    } else {
-        selector = format!(
-            "{}&fieldSelector=metadata.name%3D{}",
-            exchange.parts.uri.query().unwrap_or_default(),
-            call.name
-        );
-        narrowed = Query::parse(Some(&selector));
-        &narrowed
-    };
     let shutdown = state.shutdown.child_token();
-    let body = watch::watch(&state.registry, &place.served, call, (form, encoding), query, shutdown).await?;
+    let body =
+        watch::watch(&state.registry, &place.served, call, (form, encoding), &exchange.query, shutdown)
+            .await?;
     Ok(encoded_response(encoding.stream_content_type(), body))
 }
 
@@ -353,7 +320,7 @@ async fn part(
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         "update" => {
-            let json = exchange.read_json().await?;
+            let json = exchange.read_object(!call.served.kind.is_custom()).await?;
             let (object, warnings) = decode::object(call.served, &json, call.validation)?;
             let outcome = registry.update(call, part, |_| Ok((object.boxed(), warnings.clone()))).await?;
             write_response(call, form, outcome)
@@ -414,7 +381,7 @@ pub(super) fn created() -> Response<Body> {
 struct Eviction {
     #[serde(default)]
     metadata: EvictedName,
-    delete_options: Option<Options>,
+    delete_options: Option<DeleteOptions>,
 }
 
 #[derive(Deserialize, Default)]
@@ -433,9 +400,9 @@ async fn evict(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>
         )));
     }
     let options = eviction.delete_options.unwrap_or_default();
-    let dry_run = call.dry_run || is_dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
-    let call = Call { dry_run, ..*call };
-    registry.evict(&call, &options.into()).await?;
+    let (options, dry_run) = options.check()?;
+    let call = Call { dry_run: dry_run || call.dry_run, ..*call };
+    registry.evict(&call, &options).await?;
     Ok(created())
 }
 
@@ -486,66 +453,6 @@ fn gone(call: &Call<'_>, entry: &Entry) -> Bytes {
         details["group"] = call.served.info.group.into();
     }
     success(details)
-}
-
-/// `metav1.DeleteOptions`, whatever group it says it is of.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Options {
-    grace_period_seconds: Option<i64>,
-    preconditions: Option<Preconditions>,
-    orphan_dependents: Option<bool>,
-    propagation_policy: Option<String>,
-    dry_run: Option<Vec<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Preconditions {
-    uid: Option<String>,
-    resource_version: Option<String>,
-}
-
-impl From<Options> for Delete {
-    fn from(options: Options) -> Self {
-        let preconditions = options.preconditions.unwrap_or_default();
-        let legacy =
-            options.orphan_dependents.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
-        Self {
-            uid: preconditions.uid,
-            resource_version: preconditions.resource_version,
-            grace_period_seconds: options.grace_period_seconds,
-            propagation_policy: options.propagation_policy.or(legacy),
-        }
-    }
-}
-
-/// From the body if there is one, else from the query; and whether it is a dry run.
-async fn delete_options(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiError> {
-    let content_type = ContentType::parse(exchange.content_type())?;
-    let query = exchange.query;
-    let bytes = content_type.to_json(body::read(exchange.body).await?)?;
-    let options = if bytes.is_empty() {
-        let optional = |name| Some(query.text(name)).filter(|text| !text.is_empty());
-        Options {
-            grace_period_seconds: query.number("gracePeriodSeconds")?,
-            propagation_policy: optional("propagationPolicy").map(Into::into),
-            orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
-            ..Options::default()
-        }
-    } else {
-        decode_as("DeleteOptions", &bytes)?
-    };
-    if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
-        let mut errors = naru_model::validation::FieldErrors::default();
-        let path = naru_model::validation::Path::new("propagationPolicy");
-        let policy = options.propagation_policy.unwrap_or_default();
-        errors.invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set");
-        let kind = "DeleteOptions.meta.k8s.io".into();
-        return Err(ApiError::Invalid { kind, name: String::new(), errors: errors.0 });
-    }
-    let dry_run = is_dry_run(options.dry_run.iter().flatten().map(String::as_str))?;
-    Ok((options.into(), dry_run))
 }
 
 /// The patch, and what is wrong with its text but does not keep it from being applied.

@@ -31,6 +31,8 @@ impl Filter {
             text => FieldSelector::parse(text).map_err(|error| ApiError::BadRequest(error.to_string()))?,
         };
         check_fields(served, &fields)?;
+        // A watch of one object by its URL.
+        let fields = if call.name.is_empty() { fields } else { only(call.name, fields)? };
         let named = fields.required("metadata.name");
         let within = fields.required("metadata.namespace").filter(|_| call.namespace.is_empty());
         let namespace = match (served.info.namespaced, call.namespace) {
@@ -62,6 +64,17 @@ impl Filter {
                     other => self.served.kind.field(entry, other),
                 }))
     }
+}
+
+/// `fields` where they choose `name` already, or nothing less.
+fn only(name: &str, fields: FieldSelector) -> Result<FieldSelector, ApiError> {
+    if fields.is_everything() {
+        return Ok(FieldSelector::equal("metadata.name", name));
+    }
+    if fields.required("metadata.name") == Some(name) {
+        return Ok(fields);
+    }
+    Err(ApiError::BadRequest("fieldSelector metadata.name doesn't match requested name".into()))
 }
 
 fn check_fields(served: &Served, fields: &FieldSelector) -> Result<(), ApiError> {

@@ -647,8 +647,8 @@ async fn deletes_respect_preconditions_and_policies() {
     assert_eq!(
         refused.message(),
         format!(
-            "Operation cannot be fulfilled on configmaps \"tea\": Precondition failed: UID in precondition: other, UID \
-             in object meta: {uid}"
+            "Operation cannot be fulfilled on configmaps \"tea\": the UID in the precondition (other) does not match the \
+             UID in record ({uid}). The object might have been deleted and then recreated"
         )
     );
     let pending = cluster.delete(&path, &json!({ "propagationPolicy": "Foreground" })).await.expect(200);

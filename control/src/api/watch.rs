@@ -8,7 +8,6 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use k8s_openapi::jiff::Timestamp;
-use naru_model::validation::{FieldErrors, Path};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -18,7 +17,7 @@ use super::{
     body::Body,
     encoding::Encoding,
     form::{self, Form},
-    list::{ListOptions, VersionMatch, invalid_options, wait_for},
+    list::{ListOptions, revision_of, wait_for},
     query::Query,
     select::Filter,
 };
@@ -43,8 +42,8 @@ pub async fn watch(
     query: &Query<'_>,
     shutdown: CancellationToken,
 ) -> Result<Body, ApiError> {
-    let options = ListOptions::parse(query)?;
-    let sends_initial = wants_initial_events(query, &options)?;
+    let options = ListOptions::parse(query, true)?;
+    let sends_initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
     let filter = Filter::new(served, call, query)?;
     let store = registry.store();
     let version = options.resource_version.as_str();
@@ -52,12 +51,17 @@ pub async fn watch(
     let starts_with_state = sends_initial.unwrap_or(version.is_empty() || version == "0");
     let from = match version {
         "" | "0" => None,
-        text => Some(Revision(text.parse().unwrap_or(0))),
+        text => Some(revision_of(text)?),
     };
     let mut initial = VecDeque::new();
     let start = if starts_with_state || from.is_none() {
         match from {
-            Some(revision) => wait_for(store, revision).await?,
+            Some(revision) => {
+                // What a watch cannot begin with is told in the stream, as in Kubernetes.
+                if let Err(error) = wait_for(store, revision).await {
+                    return Ok(error_frame(encoding, &error).into());
+                }
+            }
             None => drop(store.read_index().await?),
         }
         let view = store.snapshot();
@@ -98,34 +102,6 @@ pub async fn watch(
         let piece = watcher.next().await?;
         Some((piece, watcher))
     })))
-}
-
-/// Whether `sendInitialEvents` was given, and what; its companions must agree with it.
-fn wants_initial_events(query: &Query<'_>, options: &ListOptions) -> Result<Option<bool>, ApiError> {
-    let is_given = query.has("sendInitialEvents");
-    let mut errors = FieldErrors::default();
-    let path = Path::new("resourceVersionMatch");
-    match options.version_match {
-        VersionMatch::Unset if is_given => {
-            errors
-                .forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-        }
-        VersionMatch::Exact => {
-            errors.not_supported(&path, "Exact", &["NotOlderThan"]);
-        }
-        VersionMatch::NotOlderThan if !is_given => {
-            errors.forbidden(
-                &path,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
-        }
-        _ => (),
-    }
-    if errors.is_empty() {
-        Ok(is_given.then(|| query.flag("sendInitialEvents")))
-    } else {
-        Err(invalid_options(errors))
-    }
 }
 
 /// One client's watch.
@@ -326,7 +302,7 @@ impl Watcher {
     }
 
     fn fail(&mut self, error: &ApiError, piece: &mut BytesMut) {
-        put_frame(self.encoding, piece, "ERROR", &form::to_bytes(&error.to_status()));
+        piece.put_slice(&error_frame(self.encoding, error));
         self.is_over = true;
     }
 }
@@ -362,7 +338,10 @@ fn frame_name(encoding: Encoding, kind: &'static str) -> &'static str {
 }
 
 fn too_old(encoding: Encoding, revision: Revision) -> Bytes {
-    let error = ApiError::Expired(format!("too old resource version: {}", revision.0));
+    error_frame(encoding, &ApiError::Expired(format!("too old resource version: {}", revision.0)))
+}
+
+fn error_frame(encoding: Encoding, error: &ApiError) -> Bytes {
     frame(encoding, "ERROR", &form::to_bytes(&error.to_status()))
 }
 

@@ -24,15 +24,13 @@ const MAX_DEPTH: usize = 128;
 pub type Decoded = (Box<dyn AnyObject>, Vec<String>);
 
 impl FieldValidation {
-    /// The value of the query parameter; none means the server's default.
-    pub fn parse(text: &str) -> Result<Self, ApiError> {
+    /// The value of the query parameter, if there is such a one; "" means the server's default.
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
-            "" | "Warn" => Ok(Self::Warn),
-            "Ignore" => Ok(Self::Ignore),
-            "Strict" => Ok(Self::Strict),
-            other => Err(ApiError::BadRequest(format!(
-                "invalid fieldValidation parameter: {other:?}; supported values are \"Ignore\", \"Warn\" and \"Strict\""
-            ))),
+            "" | "Warn" => Some(Self::Warn),
+            "Ignore" => Some(Self::Ignore),
+            "Strict" => Some(Self::Strict),
+            _ => None,
         }
     }
 }

@@ -32,7 +32,6 @@ pub enum Deleted {
 impl Registry {
     /// Deletes the object named by `call`, as far as its finalizers and grace period allow now.
     pub async fn delete(&self, call: &Call<'_>, options: &Delete) -> Result<Deleted, ApiError> {
-        check_policy(options)?;
         if call.served.info.group.is_empty() && call.served.info.plural == "namespaces" {
             refuse_immortal(call)?;
         }
@@ -164,29 +163,14 @@ fn orphans_stay(plural: &str) -> String {
     )
 }
 
-fn check_policy(options: &Delete) -> Result<(), ApiError> {
-    match options.propagation_policy.as_deref() {
-        None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
-        Some(other) => {
-            let mut errors = naru_model::validation::FieldErrors::default();
-            let path = naru_model::validation::Path::new("propagationPolicy");
-            errors.not_supported(&path, other, &["Background", "Foreground", "Orphan"]);
-            Err(ApiError::Invalid {
-                kind: "DeleteOptions.meta.k8s.io".into(),
-                name: String::new(),
-                errors: errors.0,
-            })
-        }
-    }
-}
-
 fn check_preconditions(call: &Call<'_>, options: &Delete, entry: &Entry) -> Result<(), ApiError> {
     if let Some(uid) = &options.uid
         && *uid != entry.meta.uid
     {
         let found = &entry.meta.uid;
         return Err(call.conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
+            "the UID in the precondition ({uid}) does not match the UID in record ({found}). The object might have been \
+             deleted and then recreated"
         )));
     }
     if let Some(version) = &options.resource_version
@@ -194,7 +178,8 @@ fn check_preconditions(call: &Call<'_>, options: &Delete, entry: &Entry) -> Resu
     {
         let found = entry.revision.0;
         return Err(call.conflict(format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {found}"
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({found}). \
+             The object might have been modified"
         )));
     }
     Ok(())

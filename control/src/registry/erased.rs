@@ -15,7 +15,7 @@ use super::{
     allocation::{Claim, Pools},
     kind::{ColumnOf, Context, Kind, Scale},
 };
-use crate::store::{Draft, Entry};
+use crate::store::{Draft, Entry, json};
 
 /// An API object of some kind.
 pub trait AnyObject: Any + Send + Sync {
@@ -43,7 +43,7 @@ impl<T: Object> AnyObject for T {
         serde_json::to_value(self)
     }
     fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        json::to_vec(self)
     }
     fn boxed(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())

@@ -50,6 +50,8 @@ pub mod replicaset;
 pub mod replicationcontroller;
 pub mod resourcequota;
 pub mod reviews;
+#[cfg(test)]
+mod roundtrip;
 pub mod runtimeclass;
 pub mod secret;
 pub mod service;

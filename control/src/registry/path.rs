@@ -32,7 +32,7 @@ use crate::{
     admission::{Admission, matching::Operation, quota},
     auth::{Attributes, Authorizer, User},
     settings::ClusterSettings,
-    store::{Change, Draft, Entry, Key, Op, Precondition, Snapshot, Store, StoreError},
+    store::{Change, Draft, Entry, Key, Op, Precondition, Revision, Snapshot, Store, StoreError},
 };
 
 /// How often a write is tried against ever newer states before the client is asked to.
@@ -102,6 +102,7 @@ impl Part {
 pub struct Outcome {
     /// The object as stored (or as it would be, in a dry run).
     pub json: Bytes,
+    /// The same, decoded as far as entries are; in a dry run, one that is in no store.
     pub entry: Option<Arc<Entry>>,
     pub is_created: bool,
     pub warnings: Vec<String>,
@@ -246,7 +247,10 @@ impl Registry {
         }
         let charges = quota::charge(view, call, object, None, now)?;
         if call.dry_run {
-            return Ok((draft.json, None));
+            // What is not stored has no revision.
+            draft.revision_at = 0;
+            let entry = Entry::new(key, Revision(0), &draft);
+            return Ok((entry.json.clone(), Some(Arc::new(entry))));
         }
         let mut ops = vec![Op { key, precondition: Precondition::Absent, change: Change::Put(draft) }];
         for claim in call.served.kind.claims(object) {
@@ -400,7 +404,8 @@ impl Registry {
         }
         let charges = quota::charge(&self.store().snapshot(), call, new, Some(old), now)?;
         if call.dry_run {
-            return Ok((at_revision(&draft, entry), None));
+            let entry = Entry::new(entry.key.clone(), entry.revision, &draft);
+            return Ok((entry.json.clone(), Some(Arc::new(entry))));
         }
         let key = entry.key.clone();
         let precondition = Precondition::At(entry.revision);

@@ -16,7 +16,7 @@ use k8s_openapi::{
 use naru_model::Object;
 use serde::Deserialize;
 
-use super::{Key, Revision, splice};
+use super::{Key, Revision, json, splice};
 
 /// An object ready to be written: canonical JSON without `metadata.resourceVersion`, which the state machine
 /// puts in at `revision_at` when it knows the revision.
@@ -31,12 +31,12 @@ pub struct Draft {
 impl Draft {
     /// Serializes `object`; its `resourceVersion` is ignored.
     pub fn new<T: Object>(object: &T) -> Result<Self, serde_json::Error> {
-        Self::from_json(serde_json::to_vec(object)?)
+        Self::from_json(json::to_vec(object)?)
     }
 
     /// The same for an object that is held as JSON. Objects without `metadata` get none.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, serde_json::Error> {
-        Self::from_json(serde_json::to_vec(value)?)
+        Self::from_json(json::to_vec(value)?)
     }
 
     /// The draft that had these fields when it was stored.

@@ -6,6 +6,7 @@
 mod cache; // The newest view and the recent history, in memory.
 mod entry;
 mod history; // One resource's recent events.
+pub(crate) mod json; // As Go writes it.
 mod key;
 mod raft;
 mod snapshot;

@@ -37,8 +37,10 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
     schemas.append(&mut generator.take_definitions(true));
     for (type_name, schema) in &mut schemas {
         add_merge_facts(type_name, schema);
-        if dialect == Dialect::V3 {
-            wrap_references(schema);
+        correct_required(type_name, schema);
+        match dialect {
+            Dialect::V2 => unwrap_references(schema),
+            Dialect::V3 => wrap_references(schema),
         }
     }
     for resource in served {
@@ -110,6 +112,56 @@ fn add_merge_facts(type_name: &str, schema: &mut Value) {
         if let Some(key) = facts.key {
             property["x-kubernetes-patch-merge-key"] = key.into();
         }
+    }
+}
+
+/// Types of `core/v1` that name an object, and may leave the name empty.
+const MAY_BE_UNNAMED: &[&str] = &[
+    "ConfigMapEnvSource",
+    "ConfigMapKeySelector",
+    "ConfigMapProjection",
+    "ConfigMapVolumeSource",
+    "LocalObjectReference",
+    "SecretEnvSource",
+    "SecretKeySelector",
+    "SecretProjection",
+];
+
+/// The Rust types always have metadata and names; Kubernetes requires them of few, and generated clients go by that.
+fn correct_required(type_name: &str, schema: &mut Value) {
+    let Some(schema) = schema.as_object_mut() else { return };
+    let mut required = match schema.remove("required") {
+        Some(Value::Array(required)) => required,
+        _ => Vec::new(),
+    };
+    match type_name.strip_prefix("io.k8s.api.core.v1.") {
+        Some("Event") => (),
+        Some(name) if MAY_BE_UNNAMED.contains(&name) => required.retain(|field| field != "name"),
+        _ => required.retain(|field| field != "metadata"),
+    }
+    if type_name == "io.k8s.api.events.v1.Event" {
+        required.push("eventTime".into());
+    }
+    if !required.is_empty() {
+        schema.insert("required".into(), required.into());
+    }
+}
+
+/// In OpenAPI v2 a reference has its description beside it, and readers such as kubectl's know no `allOf`.
+fn unwrap_references(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(parts) = map.get("allOf").and_then(Value::as_array)
+                && let [part] = &parts[..]
+                && let Some(reference) = part.get("$ref").cloned()
+            {
+                map.remove("allOf");
+                map.insert("$ref".into(), reference);
+            }
+            map.values_mut().for_each(unwrap_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_references),
+        _ => {}
     }
 }
 

@@ -93,10 +93,7 @@ impl Kind for Jobs {
         spec.pod_replacement_policy.get_or_insert_with(|| replaced.into());
         default_conditions(spec);
         podspec::default_template(&mut spec.template);
-        let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone());
-        if job.metadata.labels.iter().flatten().next().is_none() && labels.is_some() {
-            job.metadata.labels = labels;
-        }
+        default_labels(job);
     }
 
     fn prepare_create(&self, job: &mut Job, _context: &Context<'_>) {
@@ -106,6 +103,8 @@ impl Kind for Jobs {
         if spec.manual_selector != Some(true) {
             select_own_pods(spec, name.or_empty(), uid.or_empty());
         }
+        // The pods' labels of this very job are the job's, too, where it has no others.
+        default_labels(job);
     }
 
     fn prepare_update(&self, new: &mut Job, old: &Job, _context: &Context<'_>) {
@@ -230,6 +229,14 @@ impl Kind for Jobs {
 
 fn labels(template: &PodTemplateSpec) -> Option<&BTreeMap<String, String>> {
     template.metadata.as_ref()?.labels.as_ref()
+}
+
+fn default_labels(job: &mut Job) {
+    let template = job.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
+    let labels = template.and_then(|meta| meta.labels.clone());
+    if job.metadata.labels.iter().flatten().next().is_none() && labels.is_some() {
+        job.metadata.labels = labels;
+    }
 }
 
 /// Labels the pods with the job's name and uid, and selects them by the uid.

@@ -148,12 +148,15 @@ impl Cluster {
 
     /// A typed client.
     pub async fn client(&self) -> kube::Client {
+        kube::Client::try_from(self.client_config().await).expect("a client")
+    }
+
+    /// How a client of the administrator connects.
+    pub async fn client_config(&self) -> kube::Config {
         // Several libraries of this process bring TLS; the first call settles which.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig()).expect("a kubeconfig");
-        let config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config");
-        kube::Client::try_from(config).expect("a client")
+        kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config")
     }
 
     /// `naru ARGS` against this cluster.

@@ -3,6 +3,7 @@
 //! Each [`Cluster`] lives in a folder of its own, on free ports and on loopback addresses of its own, and ends, with
 //! every process it started, when the value goes. Tests wait for states, with a deadline, never for a time.
 
+pub mod api;
 pub mod bench;
 mod cluster;
 pub mod etcd;

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 /// What Helm is told of every change.
 const CHANGE: [&str; 3] = ["--wait", "--timeout", "60s"];
-const CLIENT_SIDE: &str = "--server-side=false";
 
 fn helm(cluster: &Cluster, args: &[&str]) -> String {
     cluster.helm(args).ok()
@@ -32,29 +31,52 @@ fn helm_installs_upgrades_tests_rolls_back_and_uninstalls_a_chart() {
 
     let dry = helm(&cluster, &["install", "web", chart, "--dry-run=server"]);
     assert!(dry.contains("kind: Deployment"), "{dry}");
-    let notes = helm(&cluster, &[&["install", "web", chart, CLIENT_SIDE], &CHANGE[..]].concat());
+    let notes = helm(&cluster, &[&["install", "web", chart], &CHANGE[..]].concat());
     assert!(notes.contains("STATUS: deployed") && notes.contains("web says good day"), "{notes}");
     assert_eq!(get("deploy", ".status.availableReplicas"), "2");
     // What the templates asked the API server while they were rendered.
     let kube_system = kubectl.run(&["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"]).ok();
     assert_eq!(get("cm", ".data.systemNamespace"), kube_system);
     assert_eq!(get("cm", ".data.hasApps") + &get("cm", ".data.hasNothing"), "truefalse");
+    assert_eq!(
+        get("coupon", ".spec"),
+        r#"{"currency":"EUR","percent":10}"#,
+        "of a CRD that the chart brings"
+    );
+    assert_eq!(get("ingress", ".spec.rules[0].http.paths[0].backend.service.name"), "web");
+    assert_eq!(get("hpa", ".spec.maxReplicas") + &get("pdb", ".spec.maxUnavailable"), "41");
+    let managers = kubectl.run(&[
+        "get",
+        "deploy",
+        "web",
+        "--show-managed-fields",
+        "-o",
+        "jsonpath={.metadata.managedFields}",
+    ]);
+    let managers = managers.ok();
+    assert!(managers.contains(r#""manager":"helm","operation":"Apply""#), "{managers}");
+    let size =
+        || kubectl.run(&["get", "cm", "web-cache", "-o", "jsonpath={.data.size}", "--ignore-not-found"]).ok();
+    assert_eq!(size(), "7", "the dependency has its values from the chart above it");
     let password = get("secret", ".data.password");
 
-    let change = ["--rollback-on-failure", "--timeout", "60s", "--set", "greeting=hi,replicas=1"];
-    helm(&cluster, &[&["upgrade", "--install", "web", chart, CLIENT_SIDE], &change[..]].concat());
+    let settings = "greeting=hi,replicas=1,cache.enabled=false,coupon=20,autoscaling.enabled=false";
+    let change = ["--rollback-on-failure", "--timeout", "60s", "--set", settings];
+    helm(&cluster, &[&["upgrade", "--install", "web", chart], &change[..]].concat());
     assert_eq!(get("cm", ".data.greeting"), "hi");
+    assert_eq!((get("coupon", ".spec.percent"), size()), ("20".into(), String::new()));
+    assert_eq!(kubectl.run(&["get", "hpa", "-o", "name"]).ok(), "", "what is switched off goes");
     assert_eq!(get("secret", ".data.password"), password, "`lookup` finds what the first release made");
 
     let broken = ["--rollback-on-failure", "--timeout", "3s", "--set", "image=nowhere:v1"];
-    let why = cluster.helm(&[&["upgrade", "web", chart, CLIENT_SIDE], &broken[..]].concat()).refused();
+    let why = cluster.helm(&[&["upgrade", "web", chart], &broken[..]].concat()).refused();
     assert!(why.contains("has been rolled back"), "{why}");
     assert_eq!(history(&cluster), ["1 superseded", "2 superseded", "3 failed", "4 deployed"]);
     assert_eq!(get("deploy", ".spec.template.spec.containers[0].image"), "hello:v1");
 
     let tested = helm(&cluster, &["test", "web", "--logs", "--timeout", "60s"]);
     assert!(tested.contains("Phase:          Succeeded") && tested.contains("there are 4"), "{tested}");
-    helm(&cluster, &[&["rollback", "web", "1", CLIENT_SIDE], &CHANGE[..]].concat());
+    helm(&cluster, &[&["rollback", "web", "1"], &CHANGE[..]].concat());
     assert_eq!(get("cm", ".data.greeting"), "good day");
     assert_eq!(get("deploy", ".status.availableReplicas"), "2");
 
@@ -68,7 +90,7 @@ fn helm_installs_upgrades_tests_rolls_back_and_uninstalls_a_chart() {
     helm(&cluster, &[&["uninstall", "web"], &CHANGE[..]].concat());
     let left = kubectl.run(&[
         "get",
-        "deploy,svc,cm,secret,sa,role,rolebinding",
+        "deploy,svc,cm,secret,sa,role,rolebinding,ingress,netpol,pdb,hpa,coupons",
         "-l",
         "helm.sh/chart",
         "-o",

@@ -66,6 +66,8 @@ struct Running {
     /// With the names of their nodes.
     runtimes: Vec<(String, Runtime)>,
     agents: JoinSet<Result<(), AgentError>>,
+    /// The agents' data directories.
+    agent_dirs: Vec<PathBuf>,
     agents_stop: CancellationToken,
 }
 
@@ -104,6 +106,7 @@ impl Running {
             }
             let (_, runtime) = &mut self.runtimes[index as usize];
             runtime.wait_for_socket().await.with_context(|| format!("see {}", node.log().display()))?;
+            self.agent_dirs.push(node.data_dir.clone());
             self.agents.spawn(agent::run(settings, self.agents_stop.clone()));
         }
         let ready = wait_until_ready(member.plane.client().store(), before, nodes.len());
@@ -143,6 +146,8 @@ impl Running {
         while self.agents.join_next().await.is_some() {}
         let runtimes = self.runtimes.iter_mut().map(|(_, runtime)| runtime.stop(RUNTIME_GRACE));
         futures::future::join_all(runtimes).await;
+        // No container is left to read them.
+        self.agent_dirs.iter().for_each(|data_dir| agent::remove_volumes_in_memory(data_dir));
         if let Some(member) = self.member.take() {
             member.plane.shutdown().await;
         }

@@ -122,6 +122,10 @@ impl ControlPlane {
         authorizer.rbac.refresh(&store.snapshot());
 
         let shutdown = CancellationToken::new();
+        let (cache, ends) = (store.clone(), shutdown.clone());
+        let idle_objects = tokio::spawn(async move {
+            let _ = ends.run_until_cancelled(cache.let_idle_objects_go()).await;
+        });
         let (rbac, ends) = (authorizer.rbac.clone(), shutdown.clone());
         let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
         let mut serving = Serving::new(registry.clone());
@@ -153,7 +157,7 @@ impl ControlPlane {
             certificates: Some((pki.signer(), authorizer.clone())),
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
-        tasks.push(rbac_follower);
+        tasks.extend([rbac_follower, idle_objects]);
         tasks.push(scheduler::spawn(client.acting_as("system:kube-scheduler"), shutdown.clone()));
         Ok(Self { address, pki, client, shutdown, tasks })
     }

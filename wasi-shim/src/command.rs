@@ -31,7 +31,7 @@ pub async fn run(core: Arc<Core>, permit: InstancePermit) {
 async fn call(core: Arc<Core>, run: Arc<Run>) -> Ending {
     let store = match core.module.world {
         World::Preview1(_) => Guest::preview1_store(core.module.machine.wasmtime(), &core.environment, run),
-        _ => Guest::store(core.module.machine.wasmtime(), &core.environment, run),
+        _ => Ok(Guest::store(core.module.machine.wasmtime(), &core.environment, run)),
     };
     let mut store = match store {
         Ok(store) => store,

@@ -55,8 +55,14 @@ pub struct Environment {
 impl Environment {
     /// Opens every mount once, so that a missing one is found before the container starts.
     pub fn check_mounts(&self) -> Result<(), String> {
+        self.open_mounts().map(drop)
+    }
+
+    /// A context of nothing but the mounts, each opened now.
+    pub fn open_mounts(&self) -> Result<WasiCtx, String> {
         let mut builder = WasiCtxBuilder::new();
-        self.mounts.iter().try_for_each(|mount| preopen(&mut builder, mount))
+        self.mounts.iter().try_for_each(|mount| preopen(&mut builder, mount))?;
+        Ok(builder.build())
     }
 
     pub fn open_socket(&self) -> bool {
@@ -104,16 +110,12 @@ enum Wasi {
 }
 
 impl Guest {
-    /// A store for a component.
-    pub fn store(
-        engine: &wasmtime::Engine,
-        environment: &Arc<Environment>,
-        run: Arc<Run>,
-    ) -> Result<Store<Self>, String> {
-        let context = context(environment)?.build();
+    /// A store for a component. Its mounts are opened when it asks for them (`worlds::preopens`).
+    pub fn store(engine: &wasmtime::Engine, environment: &Arc<Environment>, run: Arc<Run>) -> Store<Self> {
+        let context = context(environment).build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        Ok(Self::in_store(engine, Wasi::Component { context, table }, environment, run))
+        Self::in_store(engine, Wasi::Component { context, table }, environment, run)
     }
 
     /// A store for a core module, which knows WASI 0.1 only.
@@ -122,7 +124,8 @@ impl Guest {
         environment: &Arc<Environment>,
         run: Arc<Run>,
     ) -> Result<Store<Self>, String> {
-        let mut builder = context(environment)?;
+        let mut builder = context(environment);
+        environment.mounts.iter().try_for_each(|mount| preopen(&mut builder, mount))?;
         builder.args(&environment.args).envs(&environment.env);
         let is_set = environment.env.iter().any(|(name, _)| name == "PWD");
         if let Some(directory) = environment.working_dir.as_ref().filter(|_| !is_set) {
@@ -172,6 +175,14 @@ impl Guest {
         &self.environment
     }
 
+    /// What a component's world needs to hand out handles of what its container has.
+    pub fn environment_and_table(&mut self) -> (&Environment, &mut ResourceTable) {
+        match &mut self.wasi {
+            Wasi::Component { table, .. } => (&self.environment, table),
+            Wasi::Preview1(_) => unreachable!("core modules are linked to WASI 0.1 only"),
+        }
+    }
+
     pub fn preview1(&mut self) -> &mut WasiP1Ctx {
         match &mut self.wasi {
             Wasi::Preview1(context) => context,
@@ -200,7 +211,7 @@ impl Drop for Guest {
     }
 }
 
-fn context(environment: &Arc<Environment>) -> Result<WasiCtxBuilder, String> {
+fn context(environment: &Arc<Environment>) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     match &environment.streams.output {
         None => builder
@@ -221,10 +232,7 @@ fn context(environment: &Arc<Environment>) -> Result<WasiCtxBuilder, String> {
         let allowed = is_allowed(&pod, address, purpose);
         Box::pin(async move { allowed })
     });
-    for mount in &environment.mounts {
-        preopen(&mut builder, mount)?;
-    }
-    Ok(builder)
+    builder
 }
 
 /// The last line of defence. Addresses come here after `sockets` mapped them: what a guest binds is the pod's address,

@@ -109,13 +109,7 @@ async fn start(core: &Arc<Core>) -> Result<Start, Response<HttpBody>> {
     };
     let place = Place::new(core, permit);
     let run = Run::visiting(core.environment.cpu.clone());
-    match Guest::store(core.module.machine.wasmtime(), &core.environment, run) {
-        Ok(store) => Ok(Start::Fresh(store, place)),
-        Err(message) => {
-            core.log(&message);
-            Err(failed())
-        }
-    }
+    Ok(Start::Fresh(Guest::store(core.module.machine.wasmtime(), &core.environment, run), place))
 }
 
 /// The guest's side of a request. Ends when the guest is done, or killed.

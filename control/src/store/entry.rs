@@ -131,7 +131,11 @@ enum Typed {
     /// Nobody asked for it yet.
     #[default]
     Unasked,
-    Kept(Arc<dyn Any + Send + Sync>),
+    Kept {
+        object: Arc<dyn Any + Send + Sync>,
+        /// Since [`Entry::let_idle_go`] looked last.
+        is_used: bool,
+    },
     /// The entry was replaced a while ago: made anew for each of the few who still ask.
     Given,
 }
@@ -210,13 +214,14 @@ impl Entry {
         }
     }
 
-    /// The object as `T`, without `metadata.managedFields`, decoded once per revision and shared by all who ask. (An entry that was replaced long
-    /// ago forgets the decoded form to save memory, and decodes again in the unlikely case that somebody asks.)
+    /// The object as `T`, without `metadata.managedFields`, decoded once and shared by all who ask. (An entry that was
+    /// replaced long ago, or that nobody asked for a while, forgets the decoded form to save memory, and decodes again.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Typed::Kept(object) = &*typed
+        if let Typed::Kept { object, is_used } = &mut *typed
             && let Ok(object) = object.clone().downcast::<T>()
         {
+            *is_used = true;
             return Ok(object);
         }
         let mut object: T = serde_json::from_slice(&self.plain_json())?;
@@ -226,9 +231,19 @@ impl Entry {
         let object = Arc::new(object);
         // The first type that is asked for is the one that everybody asks for.
         if matches!(*typed, Typed::Unasked) {
-            *typed = Typed::Kept(object.clone());
+            *typed = Typed::Kept { object: object.clone(), is_used: true };
         }
         Ok(object)
+    }
+
+    /// Gives back the memory of the decoded form if nobody asked for it since the last call.
+    pub(super) fn let_idle_go(&self) {
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *typed {
+            Typed::Kept { is_used: false, .. } => *typed = Typed::Unasked,
+            Typed::Kept { is_used, .. } => *is_used = false,
+            Typed::Unasked | Typed::Given => {}
+        }
     }
 
     /// Gives back the memory of the decoded form, and keeps none from now on.
@@ -345,6 +360,19 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
         entry.forget_typed();
         assert_eq!(entry.typed::<ConfigMap>().unwrap(), first);
+    }
+
+    #[test]
+    fn an_object_that_nobody_asked_for_since_the_last_look_is_let_go() {
+        let entry = Entry::new(key(), Revision(1), &Draft::new(&config_map()).unwrap());
+        let first = entry.typed::<ConfigMap>().unwrap();
+        entry.let_idle_go();
+        assert!(Arc::ptr_eq(&first, &entry.typed::<ConfigMap>().unwrap()), "it was in use");
+        entry.let_idle_go();
+        entry.let_idle_go();
+        assert_eq!(Arc::strong_count(&first), 1);
+        let second = entry.typed::<ConfigMap>().unwrap();
+        assert!(Arc::ptr_eq(&second, &entry.typed::<ConfigMap>().unwrap()), "it is kept again");
     }
 
     #[test]

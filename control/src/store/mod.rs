@@ -16,7 +16,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use cache::Cache;
 use raft::Member;
@@ -25,6 +25,9 @@ pub use entry::{Draft, Entry, Meta};
 pub use key::{Key, Scope};
 pub use snapshot::{Contents, Snapshot};
 pub use watch::{Event, EventKind, Lagged, Watch};
+
+/// A decoded object that nobody asked for in this time is let go before twice the time.
+const IDLE_OBJECT: Duration = Duration::from_secs(10);
 
 /// The store's order of writes; an object's `resourceVersion`. 0 is "before everything".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -158,6 +161,15 @@ impl Store {
         match &self.member {
             Some(member) => member.checkpoint().await,
             None => Ok(()),
+        }
+    }
+
+    /// Lets go of decoded objects that nobody asks for any more, every now and then; for ever. Most objects of a large
+    /// cluster are at rest, and their decoded form takes more memory than their JSON.
+    pub async fn let_idle_objects_go(&self) {
+        loop {
+            tokio::time::sleep(IDLE_OBJECT).await;
+            self.snapshot().entries().for_each(|entry| entry.let_idle_go());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Names of things: labels and annotations on CRI objects, directories, references in messages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
@@ -63,29 +63,48 @@ impl PodIdentity {
 #[derive(Debug, Clone)]
 pub struct Directories {
     root: PathBuf,
+    /// For volumes with text from the API, see `memory_dir`.
+    texts: PathBuf,
 }
 
 impl Directories {
+    /// All on disk.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        Self { texts: root.clone(), root }
+    }
+
+    /// Volumes with text from the API in `texts`, if there is such a place.
+    pub fn with_texts_in(self, texts: Option<PathBuf>) -> Self {
+        Self { texts: texts.unwrap_or(self.texts), ..self }
     }
 
     pub fn pods(&self) -> PathBuf {
         self.root.join("pods")
     }
 
-    pub fn pod(&self, uid: &str) -> PathBuf {
+    fn pod(&self, uid: &str) -> PathBuf {
         self.pods().join(uid)
+    }
+
+    /// Where volumes of pods are, by uid: on disk, and in memory.
+    pub fn homes(&self) -> [PathBuf; 2] {
+        [self.pods(), self.texts.join("pods")]
     }
 
     /// The path that the kubelet uses: `pods/UID/volumes/kubernetes.io~PLUGIN/NAME`.
     pub fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
-        self.volumes(uid).join(format!("kubernetes.io~{plugin}")).join(name)
+        volume_below(&self.pods(), uid, plugin, name)
+    }
+
+    /// The same, for one that holds text from the API.
+    pub fn text_volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
+        volume_below(&self.texts.join("pods"), uid, plugin, name)
     }
 
     /// All volumes of a pod.
-    pub fn volumes(&self, uid: &str) -> PathBuf {
-        self.pod(uid).join("volumes")
+    pub fn volumes(&self, uid: &str) -> [PathBuf; 2] {
+        self.homes().map(|home| home.join(uid).join("volumes"))
     }
 
     /// The termination message file of one run of a container.
@@ -100,6 +119,10 @@ impl Directories {
     pub fn pod_logs(&self, pod: &PodIdentity) -> PathBuf {
         self.logs().join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
+}
+
+fn volume_below(pods: &Path, uid: &str, plugin: &str, name: &str) -> PathBuf {
+    pods.join(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
 }
 
 /// The log file of one run of a container, below the pod's log directory.

@@ -26,6 +26,7 @@ mod inbox; // News for one pod's worker.
 mod json_patch; // The status patch.
 mod log_rotation; // Keeps log files within bounds.
 mod logs; // CRI log files, as `kubectl logs` wants them.
+mod memory_dir; // Where volumes with secrets live.
 mod node_api; // The node's HTTPS server.
 mod node_status; // Registration, heartbeats, conditions.
 mod node_streams; // Its connections that become streams.
@@ -54,6 +55,7 @@ mod worker; // One pod's task.
 #[cfg(test)]
 mod fakes; // A runtime and a cluster in memory.
 
+pub use memory_dir::remove as remove_volumes_in_memory;
 pub use settings::{AgentError, AgentSettings};
 
 use tokio_util::sync::CancellationToken;

@@ -229,7 +229,7 @@ impl PodManager {
         let directories = self.shared.directories.clone();
         tokio::task::spawn_blocking(move || {
             let of_uid = |name: &str| name.rsplit('_').next().unwrap_or_default().to_owned();
-            for parent in [directories.pods(), directories.logs()] {
+            for parent in directories.homes().into_iter().chain([directories.logs()]) {
                 for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
                     if !known.contains(&of_uid(&entry.file_name().to_string_lossy())) {
                         let _ = std::fs::remove_dir_all(entry.path()); // The next start tries again.

@@ -14,7 +14,7 @@ use super::{
     events::Events,
     identity::Directories,
     image_puller::ImagePuller,
-    log_rotation,
+    log_rotation, memory_dir,
     node_api::NodeApi,
     node_status::{NodeStatus, machine_allocatable},
     objects::Objects,
@@ -103,7 +103,7 @@ pub async fn run(settings: AgentSettings, shutdown: CancellationToken) -> Result
         node_name: settings.node_name.clone(),
         node_addresses: settings.node_addresses.clone(),
         cluster_domain: settings.cluster_domain.clone(),
-        directories: Directories::new(&settings.data_dir),
+        directories: Directories::new(&settings.data_dir).with_texts_in(memory_dir::open(&settings.data_dir)),
         allocatable: machine_allocatable(&settings),
     };
     let kube_cluster = Arc::new(KubeCluster::new(client.clone()));

@@ -77,9 +77,10 @@ impl VolumeSources<'_> {
     }
 
     async fn volume(&self, volume: &Volume) -> Result<PathBuf, String> {
-        let directory = |plugin| self.directories.volume(&self.pod.identity.uid, plugin, &volume.name);
+        let uid = &self.pod.identity.uid;
+        let text = |plugin| self.directories.text_volume(uid, plugin, &volume.name);
         if volume.empty_dir.is_some() {
-            let path = directory("empty-dir");
+            let path = self.directories.volume(uid, "empty-dir", &volume.name);
             make_open_directory(&path).map_err(|error| error.to_string())?;
             Ok(path)
         } else if let Some(source) = &volume.host_path {
@@ -88,24 +89,24 @@ impl VolumeSources<'_> {
             let (name, optional) = (source.name.clone(), source.optional);
             let projection = ConfigMapProjection { items: source.items.clone(), name, optional };
             let payload = self.config_map(&projection, source.default_mode.unwrap_or(DEFAULT_MODE)).await?;
-            write(directory("configmap"), payload)
+            write(text("configmap"), payload)
         } else if let Some(source) = &volume.secret {
             let name = source.secret_name.clone().unwrap_or_default();
             let projection =
                 SecretProjection { items: source.items.clone(), name, optional: source.optional };
             let payload = self.secret(&projection, source.default_mode.unwrap_or(DEFAULT_MODE)).await?;
-            write(directory("secret"), payload)
+            write(text("secret"), payload)
         } else if let Some(source) = &volume.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
             let payload = self.downward(items, source.default_mode.unwrap_or(DEFAULT_MODE))?;
-            write(directory("downward-api"), payload)
+            write(text("downward-api"), payload)
         } else if let Some(source) = &volume.projected {
             let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
             let mut payload = Payload::new();
             for projection in source.sources.iter().flatten() {
-                payload.extend(self.projection(projection, mode, &directory("projected")).await?);
+                payload.extend(self.projection(projection, mode, &text("projected")).await?);
             }
-            write(directory("projected"), payload)
+            write(text("projected"), payload)
         } else {
             Err(format!("volumes of type {} are not supported by this node", kind_of(volume)))
         }

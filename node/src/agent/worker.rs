@@ -404,7 +404,9 @@ impl Worker {
 
     async fn remove_volumes(&mut self) {
         self.volumes = None;
-        remove(&self.shared.directories.volumes(&self.pod.identity.uid)).await;
+        for volumes in self.shared.directories.volumes(&self.pod.identity.uid) {
+            remove(&volumes).await;
+        }
     }
 
     /// Removes what is left on this node; false if the runtime has to be asked again.
@@ -418,7 +420,9 @@ impl Worker {
                 return false;
             }
         }
-        remove(&self.shared.directories.pod(&self.pod.identity.uid)).await;
+        for home in self.shared.directories.homes() {
+            remove(&home.join(&self.pod.identity.uid)).await;
+        }
         let logs = self.shared.directories.pod_logs(&self.pod.identity);
         let _ = tokio::fs::remove_dir_all(&logs).await; // Absent when nothing ever ran.
         true

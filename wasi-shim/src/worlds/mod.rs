@@ -8,6 +8,7 @@ mod command03;
 mod environment;
 pub mod http02;
 pub mod http03;
+mod preopens;
 mod preview1;
 
 use wasmtime::{Engine, UnknownImportError, component::Component};
@@ -47,6 +48,7 @@ impl Linkers {
         // What is ours replaces what was linked under the same name.
         components.allow_shadowing(true);
         environment::add_to_linker(&mut components, sort)?;
+        preopens::add_to_linker(&mut components, sort)?;
         sockets::add_to_linker(&mut components, sort)?;
         Ok(Self { engine: engine.clone(), core, components })
     }

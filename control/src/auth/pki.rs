@@ -302,6 +302,19 @@ pub fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn any_certificate_is_survived() {
+        let folder = Folder::new("any");
+        let identity = folder.open().issue_client("jane", "devs").expect("a certificate");
+        let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("it is one");
+        assert_eq!(subject(&der), Some(("jane".into(), vec!["devs".into()])));
+        crate::fuzz::run(|fuzz| {
+            if let Some((name, groups)) = subject(&fuzz.bytes(&der)) {
+                assert!(name.len() + groups.concat().len() <= 2 * der.len());
+            }
+        });
+    }
+
     struct Folder(PathBuf);
 
     impl Folder {

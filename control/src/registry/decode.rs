@@ -305,10 +305,12 @@ impl<'a> Scanner<'a> {
             b'[' => self.array(),
             b'"' => self.string().map(drop),
             _ => {
+                let start = self.at;
                 while self.json.get(self.at).is_some_and(|byte| !b",]} \t\r\n".contains(byte)) {
                     self.at += 1;
                 }
-                (self.at < self.stop).then_some(())
+                // A bracket that closes nothing is no value: who asked for one would ask for ever.
+                (start < self.at && self.at < self.stop).then_some(())
             }
         }
     }
@@ -389,6 +391,17 @@ impl<'a> Scanner<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_walk_of_any_text_ends() {
+        for json in
+            ["[}", "{\"a\":[null, [null], }", "{\"a\":}", "{\"a\":]", "[,]", "[1 2]", "{]", "[\"", "[[[}"]
+        {
+            assert!(duplicates(json.as_bytes()).is_empty(), "{json}");
+        }
+        let example = br#"{"spec":{"a":1,"list":[{"x":1},{"x":2,"x":3}],"a":2},"spec":null}"#;
+        crate::fuzz::run(|fuzz| drop(duplicates(&fuzz.bytes(example))));
+    }
 
     #[test]
     fn a_field_named_twice_is_found_with_its_path() {

@@ -64,7 +64,9 @@ pub(crate) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Res
         PatchError::DoesNotApply(why) => ApiError::PatchFailed(format!(
             "the server rejected our request due to an error in our request: {why}"
         )),
-        PatchError::TooMany { limit, .. } => ApiError::TooLarge { limit },
+        PatchError::TooMany { limit, .. } | PatchError::TooLarge { limit, .. } => {
+            ApiError::TooLarge { limit }
+        }
     })
 }
 

@@ -7,6 +7,8 @@ use super::PatchError;
 
 /// The most operations that one JSON patch may have.
 pub const JSON_PATCH_LIMIT: usize = 10_000;
+/// The most bytes, as JSON, that the copies of one JSON patch may add: each may double the document.
+const COPY_LIMIT: usize = 3 << 20;
 
 /// Applies a JSON patch, all operations or an error.
 pub fn apply_json(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
@@ -19,12 +21,22 @@ pub fn apply_json(document: &mut Value, patch: &Value) -> Result<(), PatchError>
         let text = operation.map_or_else(|| error.to_string(), |operation| explain(operation, &error.kind));
         PatchError::DoesNotApply(text)
     };
-    if !patch.0.iter().any(tests_for_absence) {
+    let must_be_watched =
+        |operation| tests_for_absence(operation) || matches!(operation, PatchOperation::Copy(_));
+    if !patch.0.iter().any(must_be_watched) {
         return json_patch::patch(document, &patch)
             .map_err(|error| explained(patch.0.get(error.operation), &error));
     }
-    let mut result = document.clone();
+    let (mut result, mut copied) = (document.clone(), 0);
     for operation in patch.0 {
+        if let PatchOperation::Copy(copy) = &operation
+            && let Some(source) = result.pointer(copy.from.as_str())
+        {
+            copied += source.to_string().len();
+            if copied > COPY_LIMIT {
+                return Err(PatchError::TooLarge { size: copied, limit: COPY_LIMIT });
+            }
+        }
         if tests_for_absence(&operation) && is_absent(&result, operation.path().as_str()) {
             continue;
         }

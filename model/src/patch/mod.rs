@@ -21,4 +21,9 @@ pub enum PatchError {
     /// Too many operations (HTTP 413).
     #[error("The allowed maximum operations in a JSON patch is {limit}, got {count}")]
     TooMany { count: usize, limit: usize },
+    /// Its copies would make the document too large (HTTP 413).
+    #[error(
+        "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the limit {limit}"
+    )]
+    TooLarge { size: usize, limit: usize },
 }

@@ -9,6 +9,7 @@ mod history; // One resource's recent events.
 pub(crate) mod json; // As Go writes it.
 mod key;
 mod raft;
+mod seal; // Encryption at rest.
 mod snapshot;
 mod splice; // The revision's place in an object's JSON.
 mod watch;
@@ -20,9 +21,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use cache::Cache;
 use raft::Member;
+use tokio_util::sync::CancellationToken;
 
 pub use entry::{Draft, Entry, Meta};
 pub use key::{Key, Scope};
+pub use seal::{SealError, Sealer};
 pub use snapshot::{Contents, Snapshot};
 pub use watch::{Event, EventKind, Lagged, Watch};
 
@@ -87,6 +90,7 @@ pub struct Store {
     cache: Arc<Cache>,
     /// None where the store lives in memory only.
     member: Option<Arc<Member>>,
+    sealer: Arc<Sealer>,
 }
 
 impl Store {
@@ -95,13 +99,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unusable`] where the directory is locked by another process, not writable or corrupted.
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let (member, cache) = Member::open(dir).await?;
-        Ok(Self { cache, member: Some(Arc::new(member)) })
+        Self::open_sealed(dir, Sealer::default()).await
+    }
+
+    /// The same, with encryption at rest.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] also where `sealer` cannot read what is there; nothing was changed then.
+    pub async fn open_sealed(dir: &Path, sealer: Sealer) -> Result<Self, StoreError> {
+        let sealer = Arc::new(sealer);
+        let (member, cache) = Member::open(dir, sealer.clone()).await?;
+        Ok(Self { cache, member: Some(Arc::new(member)), sealer })
     }
 
     /// A store that lives in memory only: for unit tests of the rooms above.
     pub fn in_memory() -> Self {
-        Self { cache: Arc::new(Cache::new(Snapshot::default())), member: None }
+        Self { cache: Arc::new(Cache::new(Snapshot::default())), member: None, sealer: Arc::default() }
     }
 
     /// The newest view of this member.
@@ -170,6 +183,16 @@ impl Store {
         loop {
             tokio::time::sleep(IDLE_OBJECT).await;
             self.snapshot().entries().for_each(|entry| entry.let_idle_go());
+        }
+    }
+
+    /// Encrypts what is on disk anew whenever the keys change, until `shutdown`: nothing is left that the first provider
+    /// did not write. Ends at once where nothing is encrypted.
+    pub async fn keep_sealed(&self, shutdown: CancellationToken) {
+        if let Some(member) = &self.member
+            && self.sealer.is_configured()
+        {
+            shutdown.run_until_cancelled(seal::keep(member, &self.sealer)).await;
         }
     }
 

@@ -22,9 +22,12 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::{LogId, StoredMembership};
-use crate::store::{Entry, Key, Revision, Snapshot};
+use crate::store::{
+    Entry, Key, Revision, Snapshot,
+    seal::{SealError, Sealer},
+};
 
-/// Key to revision, place of the revision, checksum (little-endian) and JSON.
+/// Key to revision, place of the revision, checksum (little-endian) and JSON, encrypted where that is asked for.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
 /// One row: the [`Position`] as JSON.
 const POSITION: TableDefinition<&str, &[u8]> = TableDefinition::new("position");
@@ -60,6 +63,8 @@ pub enum CheckpointError {
     Io { path: PathBuf, error: io::Error },
     #[error("{} is corrupted: {reason}", path.display())]
     Corrupted { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Sealed(SealError),
     #[error("the store is closed")]
     Closed,
 }
@@ -68,11 +73,12 @@ pub enum CheckpointError {
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,
+    sealer: Arc<Sealer>,
 }
 
 impl Checkpoint {
-    pub fn new(dir: &Path) -> Self {
-        Self { path: dir.join("state.redb") }
+    pub fn new(dir: &Path, sealer: Arc<Sealer>) -> Self {
+        Self { path: dir.join("state.redb"), sealer }
     }
 
     /// What the file holds; `None` where there is none.
@@ -96,7 +102,7 @@ impl Checkpoint {
                 let (key, value) = row.map_err(redb::Error::from)?;
                 sum = sum.wrapping_add(u64::from(checksum(key.value(), value.value())));
                 count += 1;
-                view.put(Arc::new(decode_row(key.value(), value.value())?));
+                view.put(Arc::new(decode_row(key.value(), value.value(), &self.sealer)?));
             }
             if (count, sum) != (record.count, record.sum) {
                 return Err(Failure::Damage(format!(
@@ -121,8 +127,13 @@ impl Checkpoint {
                 return self.create(view, position);
             }
             let database = builder().open(&self.path)?;
-            write(&database, view, changed, position)
+            write(&database, view, changed, position, &self.sealer)
         })
+    }
+
+    /// The same with a new file in place of the old one, so that nothing is left of what it held.
+    pub fn replace(&self, view: &Snapshot, position: &Position) -> Result<(), CheckpointError> {
+        self.guarded(|| self.create(view, position))
     }
 
     /// Under another name first: a file of this name is never half made.
@@ -133,7 +144,7 @@ impl Checkpoint {
             _ => {}
         }
         let database = builder().create(&draft)?;
-        write(&database, view, None, position)?;
+        write(&database, view, None, position, &self.sealer)?;
         database.close()?;
         fs::rename(&draft, &self.path)?;
         File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
@@ -159,6 +170,7 @@ impl Checkpoint {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(Failure::Io(error))) => Err(self.io(error)),
             Ok(Err(Failure::Damage(reason))) => Err(damaged(reason)),
+            Ok(Err(Failure::Sealed(error))) => Err(CheckpointError::Sealed(error)),
             Err(_) => Err(damaged("the database does not hold together".into())),
         }
     }
@@ -168,10 +180,11 @@ impl Checkpoint {
     }
 }
 
-/// The two kinds of failure that a caller tells apart.
+/// The kinds of failure that a caller tells apart.
 enum Failure {
     Io(io::Error),
     Damage(String),
+    Sealed(SealError),
 }
 
 impl From<io::Error> for Failure {
@@ -210,6 +223,7 @@ fn write(
     view: &Snapshot,
     changed: Option<&HashSet<Key>>,
     position: &Position,
+    sealer: &Sealer,
 ) -> Result<(), Failure> {
     let transaction = database.begin_write().map_err(redb::Error::from)?;
     {
@@ -229,7 +243,7 @@ fn write(
             let name = key.as_str();
             let old = match entry {
                 Some(entry) => {
-                    encode_row(entry, &mut row);
+                    encode_row(entry, &mut row, sealer);
                     record.sum = record.sum.wrapping_add(u64::from(checksum(name, &row)));
                     record.count += 1;
                     entries.insert(name, &*row)?
@@ -268,12 +282,12 @@ fn decode_record(row: &[u8]) -> Result<Record, Failure> {
     Ok(record)
 }
 
-fn encode_row(entry: &Entry, row: &mut Vec<u8>) {
+fn encode_row(entry: &Entry, row: &mut Vec<u8>, sealer: &Sealer) {
     row.clear();
     row.extend_from_slice(&entry.revision.0.to_le_bytes());
     row.extend_from_slice(&entry.revision_at.to_le_bytes());
     row.extend_from_slice(&[0; 4]);
-    row.extend_from_slice(&entry.json);
+    row.extend_from_slice(&sealer.seal(&entry.key, &entry.json));
     let crc = checksum(entry.key.as_str(), row);
     row[12..ROW_HEADER].copy_from_slice(&crc.to_le_bytes());
 }
@@ -287,7 +301,7 @@ fn checksum(key: &str, row: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn decode_row(key: &str, row: &[u8]) -> Result<Entry, Failure> {
+fn decode_row(key: &str, row: &[u8], sealer: &Sealer) -> Result<Entry, Failure> {
     let damage = || Failure::Damage(format!("object {key:?} fails its checksum"));
     let header: &[u8; ROW_HEADER] = row.first_chunk().ok_or_else(damage)?;
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -295,6 +309,8 @@ fn decode_row(key: &str, row: &[u8]) -> Result<Entry, Failure> {
         return Err(damage());
     }
     let revision = Revision(u64::from(word(0)) | u64::from(word(4)) << 32);
-    let json = Bytes::copy_from_slice(&row[ROW_HEADER..]);
-    Entry::stored(Key::from_arc(key.into()), revision, word(8), json).map_err(|_| damage())
+    let (key, stored) = (Key::from_arc(key.into()), &row[ROW_HEADER..]);
+    let opened = sealer.unseal(&key, stored).map_err(Failure::Sealed)?;
+    let json = opened.map_or_else(|| Bytes::copy_from_slice(stored), Bytes::from);
+    Entry::stored(key, revision, word(8), json).map_err(|_| damage())
 }

@@ -6,12 +6,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Command, Reply};
-use crate::store::{Change, Draft, Entry, Key, Op, Precondition, Revision, cache::Refusal};
+use crate::store::{
+    Change, Draft, Entry, Key, Op, Precondition, Revision,
+    cache::Refusal,
+    seal::{SealError, Sealer},
+};
 
 /// The bytes do not say what they should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error("malformed record")]
-pub struct Malformed;
+pub struct Malformed {
+    /// Where the reason is that a value cannot be decrypted.
+    pub sealed: Option<SealError>,
+}
+
+impl From<SealError> for Malformed {
+    fn from(error: SealError) -> Self {
+        Self { sealed: Some(error) }
+    }
+}
 
 /// Appends values to a buffer.
 #[derive(Default)]
@@ -45,8 +58,8 @@ impl Reader {
         Self { bytes, at: 0 }
     }
     fn take(&mut self, len: usize) -> Result<&[u8], Malformed> {
-        let end = self.at.checked_add(len).ok_or(Malformed)?;
-        let taken = self.bytes.get(self.at..end).ok_or(Malformed)?;
+        let end = self.at.checked_add(len).ok_or_else(Malformed::default)?;
+        let taken = self.bytes.get(self.at..end).ok_or_else(Malformed::default)?;
         self.at = end;
         Ok(taken)
     }
@@ -54,11 +67,11 @@ impl Reader {
         Ok(self.take(1)?[0])
     }
     pub fn u32(&mut self) -> Result<usize, Malformed> {
-        let bytes = self.take(4)?.try_into().map_err(|_| Malformed)?;
+        let bytes = self.take(4)?.try_into().map_err(|_| Malformed::default())?;
         Ok(u32::from_le_bytes(bytes) as usize)
     }
     pub fn u64(&mut self) -> Result<u64, Malformed> {
-        let bytes = self.take(8)?.try_into().map_err(|_| Malformed)?;
+        let bytes = self.take(8)?.try_into().map_err(|_| Malformed::default())?;
         Ok(u64::from_le_bytes(bytes))
     }
     pub fn bytes(&mut self) -> Result<Bytes, Malformed> {
@@ -69,7 +82,11 @@ impl Reader {
     }
     fn text(&mut self) -> Result<Arc<str>, Malformed> {
         let bytes = self.bytes()?;
-        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| Malformed)
+        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| Malformed::default())
+    }
+    /// Whether `text` is anywhere in the buffer.
+    pub fn contains(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(&self.bytes, text).is_some()
     }
     /// How many bytes were taken.
     pub fn position(&self) -> usize {
@@ -83,24 +100,26 @@ impl Reader {
     }
 }
 
-pub fn write_command(writer: &mut Writer, command: &Command) {
+/// `sealer` is given where the bytes go to disk.
+pub fn write_command(writer: &mut Writer, command: &Command, sealer: Option<&Sealer>) {
     writer.u32(command.transactions().len());
     for ops in command.transactions() {
         writer.u32(ops.len());
         for op in ops {
-            write_op(writer, op);
+            write_op(writer, op, sealer);
         }
     }
 }
 
-pub fn read_command(reader: &mut Reader) -> Result<Command, Malformed> {
+/// The opposite, with the same `sealer`.
+pub fn read_command(reader: &mut Reader, sealer: Option<&Sealer>) -> Result<Command, Malformed> {
     let transactions = (0..reader.u32()?)
-        .map(|_| (0..reader.u32()?).map(|_| read_op(reader)).collect())
+        .map(|_| (0..reader.u32()?).map(|_| read_op(reader, sealer)).collect())
         .collect::<Result<Vec<_>, Malformed>>()?;
     Ok(Command::new(transactions))
 }
 
-fn write_op(writer: &mut Writer, op: &Op) {
+fn write_op(writer: &mut Writer, op: &Op, sealer: Option<&Sealer>) {
     writer.bytes(op.key.as_str().as_bytes());
     match op.precondition {
         Precondition::Any => writer.u8(0),
@@ -117,28 +136,34 @@ fn write_op(writer: &mut Writer, op: &Op) {
         Change::Put(draft) => {
             writer.u8(2);
             writer.u32(draft.revision_at as usize);
-            writer.bytes(&draft.json);
+            match sealer {
+                Some(sealer) => writer.bytes(&sealer.seal(&op.key, &draft.json)),
+                None => writer.bytes(&draft.json),
+            }
         }
     }
 }
 
-fn read_op(reader: &mut Reader) -> Result<Op, Malformed> {
+fn read_op(reader: &mut Reader, sealer: Option<&Sealer>) -> Result<Op, Malformed> {
     let key = Key::from_arc(reader.text()?);
     let precondition = match reader.u8()? {
         0 => Precondition::Any,
         1 => Precondition::Absent,
         2 => Precondition::Present,
         3 => Precondition::At(Revision(reader.u64()?)),
-        _ => return Err(Malformed),
+        _ => return Err(Malformed::default()),
     };
     let change = match reader.u8()? {
         0 => Change::Check,
         1 => Change::Delete,
         2 => {
             let revision_at = reader.u32()? as u32;
-            Change::Put(Draft::stored(revision_at, reader.bytes()?).map_err(|_| Malformed)?)
+            let stored = reader.bytes()?;
+            let opened = sealer.map_or(Ok(None), |sealer| sealer.unseal(&key, &stored));
+            let json = opened.map_err(Malformed::from)?.map_or(stored, Bytes::from);
+            Change::Put(Draft::stored(revision_at, json).map_err(|_| Malformed::default())?)
         }
-        _ => return Err(Malformed),
+        _ => return Err(Malformed::default()),
     };
     Ok(Op { key, precondition, change })
 }
@@ -155,7 +180,7 @@ pub fn read_entry(reader: &mut Reader) -> Result<Entry, Malformed> {
     let (revision, revision_at) = (Revision(reader.u64()?), reader.u32()? as u32);
     // A copy of its own: an entry lives long, and must not keep the whole buffer alive.
     let json = Bytes::copy_from_slice(&reader.bytes()?);
-    Entry::stored(key, revision, revision_at, json).map_err(|_| Malformed)
+    Entry::stored(key, revision, revision_at, json).map_err(|_| Malformed::default())
 }
 
 fn write_optional(writer: &mut Writer, entry: Option<&Entry>) {
@@ -169,7 +194,7 @@ fn read_optional(reader: &mut Reader) -> Result<Option<Arc<Entry>>, Malformed> {
     match reader.u8()? {
         0 => Ok(None),
         1 => Ok(Some(Arc::new(read_entry(reader)?))),
-        _ => Err(Malformed),
+        _ => Err(Malformed::default()),
     }
 }
 
@@ -198,7 +223,7 @@ pub fn read_reply(reader: &mut Reader) -> Result<Reply, Malformed> {
         .map(|_| match reader.u8()? {
             0 => Ok(Ok((0..reader.u32()?).map(|_| read_optional(reader)).collect::<Result<_, _>>()?)),
             1 => Ok(Err(Refusal { index: reader.u32()?, current: read_optional(reader)? })),
-            _ => Err(Malformed),
+            _ => Err(Malformed::default()),
         })
         .collect::<Result<_, Malformed>>()?;
     Ok(Reply(outcomes))

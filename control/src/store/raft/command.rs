@@ -34,7 +34,7 @@ pub struct Reply(pub Vec<Outcome>);
 impl Serialize for Command {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut writer = Writer::default();
-        codec::write_command(&mut writer, self);
+        codec::write_command(&mut writer, self, None);
         serializer.serialize_bytes(&writer.0)
     }
 }
@@ -42,7 +42,7 @@ impl Serialize for Command {
 impl<'de> Deserialize<'de> for Command {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = Vec::<u8>::deserialize(deserializer)?;
-        codec::read_command(&mut Reader::new(bytes.into())).map_err(D::Error::custom)
+        codec::read_command(&mut Reader::new(bytes.into()), None).map_err(D::Error::custom)
     }
 }
 
@@ -100,10 +100,11 @@ mod tests {
     #[test]
     fn malformed_bytes_are_refused() {
         let mut writer = Writer::default();
-        codec::write_command(&mut writer, &Command::new(vec![vec![put("a", "1", Precondition::Any)]]));
+        let command = Command::new(vec![vec![put("a", "1", Precondition::Any)]]);
+        codec::write_command(&mut writer, &command, None);
         for len in 0..writer.0.len() {
             let bytes = writer.0[..len].to_vec();
-            assert!(codec::read_command(&mut Reader::new(bytes.into())).is_err(), "cut at {len}");
+            assert!(codec::read_command(&mut Reader::new(bytes.into()), None).is_err(), "cut at {len}");
         }
     }
 }

@@ -99,15 +99,19 @@ pub fn encode(view: &Snapshot) -> Vec<u8> {
 
 /// The opposite of [`encode`].
 pub fn decode(bytes: Vec<u8>) -> Result<Snapshot, Malformed> {
-    let body = bytes.len().checked_sub(4).ok_or(Malformed)?;
+    let body = bytes.len().checked_sub(4).ok_or_else(Malformed::default)?;
     let crc = crc32fast::hash(&bytes[..body]);
     let mut reader = Reader::new(Bytes::from(bytes));
     if reader.u64()? != MAGIC {
-        return Err(Malformed);
+        return Err(Malformed::default());
     }
     let mut view = Snapshot { revision: Revision(reader.u64()?), ..Snapshot::default() };
     for _ in 0..reader.u32()? {
         view.put(Arc::new(codec::read_entry(&mut reader)?));
     }
-    if reader.u32()? == crc as usize && reader.position() == body + 4 { Ok(view) } else { Err(Malformed) }
+    if reader.u32()? == crc as usize && reader.position() == body + 4 {
+        Ok(view)
+    } else {
+        Err(Malformed::default())
+    }
 }

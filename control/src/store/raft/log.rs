@@ -31,6 +31,7 @@ use super::{
     codec::{self, Malformed, Reader, Writer},
     segments::{self, Location, SegmentError, Segments},
 };
+use crate::store::seal::{self, SealError, Sealer};
 
 /// Decoded entries that are kept, and the bytes they may take.
 const RECENT_ENTRIES: usize = 1024;
@@ -54,6 +55,7 @@ struct Shared {
     /// Bytes of entries appended since the log was opened, and those it held then.
     written: AtomicU64,
     grown: Notify,
+    sealer: Arc<Sealer>,
 }
 
 #[derive(Default)]
@@ -72,11 +74,13 @@ struct Index {
 struct Slot {
     id: LogId,
     location: Location,
+    /// Found in a file, with something in it that looks encrypted.
+    may_be_sealed: bool,
 }
 
 impl Log {
     /// Opens the log in `dir`, which exists, or creates it there unless `is_expected`.
-    pub fn open(dir: &Path, is_expected: bool) -> Result<Self, SegmentError> {
+    pub fn open(dir: &Path, is_expected: bool, sealer: Arc<Sealer>) -> Result<Self, SegmentError> {
         let mut index = Index::default();
         let mut written = 0;
         let files = Segments::open(dir, |location, payload| {
@@ -101,6 +105,7 @@ impl Log {
             index: Mutex::new(index),
             written: AtomicU64::new(written),
             grown: Notify::new(),
+            sealer,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -109,6 +114,42 @@ impl Log {
     pub fn range(&self) -> (Option<LogId>, Option<LogId>) {
         let index = self.shared.index();
         (index.purged, index.last())
+    }
+
+    /// Whether all that was written after `applied` can be decrypted: it will have to be.
+    pub fn check_sealed(&self, applied: Option<LogId>) -> Result<(), SealError> {
+        let locations: Vec<Location> = {
+            let index = self.shared.index();
+            // With keys, what is in plain may be what cannot be read.
+            let is_configured = self.shared.sealer.is_configured();
+            let is_in_doubt = |slot: &&Slot| Some(slot.id) > applied && (is_configured || slot.may_be_sealed);
+            let ahead = index.slots.iter().filter(is_in_doubt);
+            ahead.map(|slot| slot.location).collect()
+        };
+        let files = self.shared.files.lock().unwrap_or_else(PoisonError::into_inner);
+        for location in locations {
+            let Some(file) = files.reader(location.segment) else { continue };
+            let Ok(body) = segments::read(&file, location) else { continue };
+            // Damage of other kinds is found, and told, when the entry is applied.
+            if let Err(Malformed { sealed: Some(error) }) =
+                read_entry(&mut Reader::new(body.into()), &self.shared.sealer)
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a new file. Answers the index of the last entry before it.
+    pub async fn roll(&self) -> io::Result<Option<u64>> {
+        self.shared
+            .clone()
+            .write(|files, shared| {
+                let last = shared.index().last();
+                shared.roll(files, last)?;
+                Ok(last.map(|id| id.index))
+            })
+            .await
     }
 
     /// Bytes that were ever appended, for measuring growth.
@@ -183,7 +224,7 @@ impl Shared {
         writer.u32(entries.len());
         for entry in &entries {
             let mut body = Writer::default();
-            write_entry(&mut body, entry)?;
+            write_entry(&mut body, entry, &self.sealer)?;
             places.push((writer.0.len() + 4, body.0.len()));
             writer.bytes(&body.0);
         }
@@ -192,7 +233,7 @@ impl Shared {
         for (entry, (at, len)) in entries.into_iter().zip(places) {
             let location =
                 Location { segment: frame.segment, offset: frame.offset + at as u64, len: len as u32 };
-            index.slots.push_back(Slot { id: entry.log_id, location });
+            index.slots.push_back(Slot { id: entry.log_id, location, may_be_sealed: false });
             index.remember(entry, len);
         }
         drop(index);
@@ -269,15 +310,17 @@ impl Index {
                 for _ in 0..reader.u32()? {
                     let len = reader.u32()?;
                     let offset = location.offset + reader.position() as u64;
-                    let id = read_entry_id(&mut reader.nested(len)?)?;
+                    let mut body = reader.nested(len)?;
+                    let may_be_sealed = body.contains(seal::PREFIX);
+                    let id = read_entry_id(&mut body)?;
                     if id.index != self.last().map_or(0, |last| last.index + 1) {
-                        return Err(Malformed);
+                        return Err(Malformed::default());
                     }
                     let location = Location { offset, len: len as u32, ..location };
-                    self.slots.push_back(Slot { id, location });
+                    self.slots.push_back(Slot { id, location, may_be_sealed });
                 }
             }
-            _ => return Err(Malformed),
+            _ => return Err(Malformed::default()),
         }
         Ok(())
     }
@@ -342,17 +385,19 @@ impl RaftLogReader<Types> for Log {
             Found::OnDisk(locations) => self
                 .shared
                 .clone()
-                .write(move |files, _| locations.iter().map(|location| read_from(files, *location)).collect())
+                .write(move |files, shared| {
+                    locations.iter().map(|location| read_from(files, *location, &shared.sealer)).collect()
+                })
                 .await
                 .map_err(|error| StorageIOError::read_logs(AnyError::new(&error)).into()),
         }
     }
 }
 
-fn read_from(files: &Segments, location: Location) -> io::Result<Entry<Types>> {
+fn read_from(files: &Segments, location: Location, sealer: &Sealer) -> io::Result<Entry<Types>> {
     let file = files.reader(location.segment).ok_or_else(|| io::Error::other("a log file is gone"))?;
     let body = segments::read(&file, location)?;
-    read_entry(&mut Reader::new(body.into())).map_err(io::Error::other)
+    read_entry(&mut Reader::new(body.into()), sealer).map_err(io::Error::other)
 }
 
 impl RaftLogStorage<Types> for Log {
@@ -451,7 +496,7 @@ fn read_log_id(reader: &mut Reader) -> Result<Option<LogId>, Malformed> {
             let leader = CommittedLeaderId::new(reader.u64()?, reader.u64()?);
             Ok(Some(LogId::new(leader, reader.u64()?)))
         }
-        _ => Err(Malformed),
+        _ => Err(Malformed::default()),
     }
 }
 
@@ -467,17 +512,17 @@ fn read_vote(reader: &mut Reader) -> Result<Option<Vote>, Malformed> {
         0 => Ok(None),
         1 => Ok(Some(Vote::new(reader.u64()?, reader.u64()?))),
         2 => Ok(Some(Vote::new_committed(reader.u64()?, reader.u64()?))),
-        _ => Err(Malformed),
+        _ => Err(Malformed::default()),
     }
 }
 
-fn write_entry(writer: &mut Writer, entry: &Entry<Types>) -> io::Result<()> {
+fn write_entry(writer: &mut Writer, entry: &Entry<Types>, sealer: &Sealer) -> io::Result<()> {
     write_log_id(writer, Some(entry.log_id));
     match &entry.payload {
         EntryPayload::Blank => writer.u8(0),
         EntryPayload::Normal(command) => {
             writer.u8(1);
-            codec::write_command(writer, command);
+            codec::write_command(writer, command, Some(sealer));
         }
         EntryPayload::Membership(membership) => {
             writer.u8(2);
@@ -488,20 +533,20 @@ fn write_entry(writer: &mut Writer, entry: &Entry<Types>) -> io::Result<()> {
 }
 
 fn read_entry_id(reader: &mut Reader) -> Result<LogId, Malformed> {
-    read_log_id(reader)?.ok_or(Malformed)
+    read_log_id(reader)?.ok_or_else(Malformed::default)
 }
 
-fn read_entry(reader: &mut Reader) -> Result<Entry<Types>, Malformed> {
+fn read_entry(reader: &mut Reader, sealer: &Sealer) -> Result<Entry<Types>, Malformed> {
     let log_id = read_entry_id(reader)?;
     let payload = match reader.u8()? {
         0 => EntryPayload::Blank,
-        1 => EntryPayload::Normal(codec::read_command(reader)?),
+        1 => EntryPayload::Normal(codec::read_command(reader, Some(sealer))?),
         2 => {
             let membership: Membership<u64, openraft::BasicNode> =
-                serde_json::from_slice(&reader.bytes()?).map_err(|_| Malformed)?;
+                serde_json::from_slice(&reader.bytes()?).map_err(|_| Malformed::default())?;
             EntryPayload::Membership(membership)
         }
-        _ => return Err(Malformed),
+        _ => return Err(Malformed::default()),
     };
     Ok(Entry { log_id, payload })
 }

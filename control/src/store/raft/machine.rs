@@ -61,6 +61,15 @@ impl Machine {
 
     /// Writes what changed since the last checkpoint to disk. Blocks; applying goes on meanwhile.
     pub fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.save(false)
+    }
+
+    /// Writes everything to disk anew, and leaves nothing of the checkpoint before.
+    pub fn rewrite(&self) -> Result<(), CheckpointError> {
+        self.save(true)
+    }
+
+    fn save(&self, is_new: bool) -> Result<(), CheckpointError> {
         let shared = &self.shared;
         let mut saved = shared.saved();
         if saved.is_closed {
@@ -72,7 +81,12 @@ impl Machine {
         let view = shared.cache.snapshot();
         drop(state);
         let changed_keys = saved.position.as_ref().map(|_| &changed);
-        if let Err(error) = shared.checkpoint.save(&view, changed_keys, &position) {
+        let written = if is_new {
+            shared.checkpoint.replace(&view, &position)
+        } else {
+            shared.checkpoint.save(&view, changed_keys, &position)
+        };
+        if let Err(error) = written {
             shared.state().changed.extend(changed);
             return Err(error);
         }

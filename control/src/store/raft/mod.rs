@@ -30,7 +30,8 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -44,7 +45,7 @@ use tokio::{
 
 pub use self::command::{Command, Reply};
 use self::{
-    checkpoint::{Checkpoint, Position},
+    checkpoint::{Checkpoint, CheckpointError, Position},
     directory::Directory,
     image::Image,
     log::Log,
@@ -55,6 +56,7 @@ use self::{
 use super::{
     Op, Snapshot, StoreError,
     cache::{Cache, Outcome},
+    seal::Sealer,
 };
 
 openraft::declare_raft_types!(
@@ -112,6 +114,9 @@ pub struct Member {
     machine: Machine,
     proposals: mpsc::Sender<Proposal>,
     failure: Failure,
+    log: Log,
+    /// Says how everything on disk is encrypted.
+    mark: PathBuf,
     /// What has to end before the directory is given back. Taken by `close`.
     running: Mutex<Option<Running>>,
 }
@@ -123,10 +128,10 @@ struct Running {
 
 impl Member {
     /// Opens the member in `dir`; when this returns, it leads and the cache holds everything that was acknowledged.
-    pub async fn open(dir: &Path) -> Result<(Self, Arc<Cache>), StoreError> {
+    pub async fn open(dir: &Path, sealer: Arc<Sealer>) -> Result<(Self, Arc<Cache>), StoreError> {
         let opened = {
             let dir = dir.to_owned();
-            spawn_blocking(move || Opened::open(&dir)).await
+            spawn_blocking(move || Opened::open(&dir, sealer)).await
         };
         let Opened { directory, log, view, saved, checkpoint } =
             opened.map_err(|error| StoreError::Internal(error.into()))??;
@@ -141,9 +146,11 @@ impl Member {
         let (proposals, queue) = mpsc::channel(proposer::QUEUE);
         let failure = Failure::default();
         let proposer = Proposer { raft: raft.clone(), log: log.clone(), queue, failure: failure.clone() };
-        let tasks = vec![tokio::spawn(proposer.run()), tokio::spawn(keep_checkpoints(raft.clone(), log))];
+        let checkpoints = keep_checkpoints(raft.clone(), log.clone());
+        let tasks = vec![tokio::spawn(proposer.run()), tokio::spawn(checkpoints)];
         let running = Mutex::new(Some(Running { tasks, directory }));
-        Ok((Self { raft, machine, proposals, failure, running }, cache))
+        let mark = dir.join("sealed");
+        Ok((Self { raft, machine, proposals, failure, log, mark, running }, cache))
     }
 
     /// See [`super::Store::transact`].
@@ -191,6 +198,44 @@ impl Member {
         self.raft.trigger().snapshot().await.map_err(|error| StoreError::Internal(error.into()))
     }
 
+    /// How everything on disk is encrypted, as [`Member::rewrite`] was told; "" for not at all.
+    pub fn mark(&self) -> String {
+        fs::read_to_string(&self.mark).unwrap_or_default()
+    }
+
+    /// Writes everything on disk anew, after which nothing is left of how it was written before; then notes `mark`.
+    pub async fn rewrite(&self, mark: &str) -> Result<(), StoreError> {
+        let internal = |error: anyhow::Error| StoreError::Internal(error);
+        // What is appended from here on goes to a new file; what is before it can go.
+        let last = self.log.roll().await.map_err(|error| internal(error.into()))?.unwrap_or_default();
+        self.reaches(last, |metrics| metrics.last_applied, "all is applied").await?;
+        let machine = self.machine.clone();
+        let rewritten = spawn_blocking(move || machine.rewrite()).await;
+        rewritten
+            .map_err(|error| internal(error.into()))?
+            .map_err(|error| StoreError::Unusable(error.to_string()))?;
+        let trigger = self.raft.trigger();
+        trigger.snapshot().await.map_err(|error| internal(error.into()))?;
+        self.reaches(last, |metrics| metrics.snapshot, "a checkpoint is made").await?;
+        trigger.purge_log(last).await.map_err(|error| internal(error.into()))?;
+        self.reaches(last, |metrics| metrics.purged, "the log is purged").await?;
+        fs::write(&self.mark, mark).map_err(|error| internal(error.into()))
+    }
+
+    /// Waits until `what` of this member is at `index` or beyond.
+    async fn reaches(
+        &self,
+        index: u64,
+        what: fn(&openraft::RaftMetrics<u64, BasicNode>) -> Option<LogId>,
+        message: &'static str,
+    ) -> Result<(), StoreError> {
+        let is_there = move |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
+            what(metrics).is_some_and(|id| id.index >= index)
+        };
+        let wait = self.raft.wait(Some(START_TIMEOUT));
+        wait.metrics(is_there, message).await.map(drop).map_err(|error| StoreError::Internal(error.into()))
+    }
+
     /// Ends all tasks and gives the directory back. What was acknowledged is in the log, so nothing is flushed.
     pub async fn close(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -219,7 +264,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(dir: &Path) -> Result<Self, StoreError> {
+    fn open(dir: &Path, sealer: Arc<Sealer>) -> Result<Self, StoreError> {
         let unusable = |error: &dyn std::fmt::Display| {
             StoreError::Unusable(format!(
                 "{error}; restore the data directory {} from a backup, or move it away to start empty (nothing in it \
@@ -228,13 +273,23 @@ impl Opened {
             ))
         };
         let directory = Directory::lock(dir)?;
-        let checkpoint = Checkpoint::new(dir);
-        let loaded = checkpoint.load().map_err(|error| unusable(&error))?;
+        let checkpoint = Checkpoint::new(dir, sealer.clone());
+        let loaded = checkpoint.load().map_err(|error| match error {
+            CheckpointError::Sealed(error) => StoreError::Unusable(error.to_string()),
+            error => unusable(&error),
+        })?;
+        let is_configured = sealer.is_configured();
         let log_dir = directory::log_dir(dir);
-        let log = Log::open(&log_dir, loaded.is_some()).map_err(|error| unusable(&error))?;
+        let log = Log::open(&log_dir, loaded.is_some(), sealer).map_err(|error| unusable(&error))?;
         let (view, saved) = loaded.unzip();
         check_continuity(&log, saved.as_ref())
             .map_err(|reason| unusable(&format!("{} {reason}", log_dir.display())))?;
+        let applied = saved.as_ref().and_then(|position| position.applied);
+        log.check_sealed(applied).map_err(|error| StoreError::Unusable(error.to_string()))?;
+        if !is_configured {
+            // From now on all is written in plain.
+            let _ = fs::remove_file(dir.join("sealed"));
+        }
         Ok(Self { directory, log, view: view.unwrap_or_default(), saved, checkpoint })
     }
 }

@@ -102,7 +102,7 @@ fn refuse(answers: Vec<oneshot::Sender<Result<Outcome, StoreError>>>, error: imp
 /// The bytes that `ops` take in the log, roughly.
 fn size(ops: &[Op]) -> usize {
     let size = |op: &Op| match &op.change {
-        Change::Put(draft) => draft.json.len() + op.key.as_str().len() + 32,
+        Change::Put(draft) => draft.json.len() + op.key.as_str().len() + 160,
         Change::Delete | Change::Check => op.key.as_str().len() + 32,
     };
     ops.iter().map(size).sum::<usize>() + 64

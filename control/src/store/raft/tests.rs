@@ -236,7 +236,7 @@ async fn after_close_writes_are_refused_and_reads_go_on() {
 async fn space_that_the_disk_does_not_have_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("log")).unwrap();
-    let log = Log::open(&dir.path().join("log"), false).unwrap();
+    let log = Log::open(&dir.path().join("log"), false, Arc::default()).unwrap();
     let before = files(dir.path());
     let error = log.reserve(1 << 55).await.unwrap_err();
     assert!(error.to_string().contains("0000000001.log: "), "{error}");
@@ -392,14 +392,14 @@ async fn a_snapshot_replaces_another_members_state() {
 
     let other = tempfile::tempdir().unwrap();
     let cache = Arc::new(Cache::new(Snapshot::default()));
-    let mut follower = Machine::new(cache.clone(), Checkpoint::new(other.path()), None);
+    let mut follower = Machine::new(cache.clone(), Checkpoint::new(other.path(), Arc::default()), None);
     let mut image = follower.begin_receiving_snapshot().await.unwrap();
     image.write_all(&bytes).await.unwrap();
     follower.install_snapshot(&snapshot.meta, image).await.unwrap();
     assert_eq!(contents(&cache.snapshot()), contents(&store.snapshot()));
     assert_eq!(cache.revision(), Revision(50));
     assert_eq!(follower.applied_state().await.unwrap().0, snapshot.meta.last_log_id);
-    let (view, position) = Checkpoint::new(other.path()).load().unwrap().unwrap();
+    let (view, position) = Checkpoint::new(other.path(), Arc::default()).load().unwrap().unwrap();
     assert_eq!((contents(&view), position.is_installed), (contents(&store.snapshot()), true));
 
     // A damaged one changes nothing.
@@ -464,9 +464,9 @@ mod conformance {
         async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<u64>> {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir(dir.path().join("log")).unwrap();
-            let log = Log::open(&dir.path().join("log"), false).unwrap();
+            let log = Log::open(&dir.path().join("log"), false, Arc::default()).unwrap();
             let cache = Arc::new(Cache::new(Snapshot::default()));
-            let machine = Machine::new(cache, Checkpoint::new(dir.path()), None);
+            let machine = Machine::new(cache, Checkpoint::new(dir.path(), Arc::default()), None);
             Ok((dir, log, machine))
         }
     }

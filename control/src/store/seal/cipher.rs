@@ -1,0 +1,126 @@
+//! The providers: how one key seals and opens, in the forms of Kubernetes' encryption providers.
+
+use std::borrow::Cow;
+
+use crypto_secretbox::{
+    KeyInit as _, XSalsa20Poly1305,
+    aead::{Aead as _, generic_array::GenericArray},
+};
+use rand::RngCore as _;
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+/// One way to write and read values.
+pub enum Provider {
+    /// As they are.
+    Identity,
+    Key {
+        /// `k8s:enc:aesgcm:v1:key1:`
+        prefix: String,
+        cipher: Cipher,
+    },
+}
+
+pub enum Cipher {
+    AesGcm(Box<LessSafeKey>),
+    SecretBox(Box<XSalsa20Poly1305>),
+}
+
+const SECRETBOX_NONCE: usize = 24;
+
+impl Cipher {
+    /// AES in Galois/counter mode with a random nonce. Of the key lengths that Kubernetes takes, ring lacks 24 bytes.
+    pub fn aes_gcm(secret: &[u8]) -> Result<Self, String> {
+        let algorithm = match secret.len() {
+            16 => &AES_128_GCM,
+            32 => &AES_256_GCM,
+            len => return Err(format!("has {len} bytes: aesgcm takes keys of 16 or 32")),
+        };
+        let key = UnboundKey::new(algorithm, secret).map_err(|_| "cannot be used".to_owned())?;
+        Ok(Self::AesGcm(Box::new(LessSafeKey::new(key))))
+    }
+
+    /// XSalsa20 and Poly1305.
+    pub fn secretbox(secret: &[u8]) -> Result<Self, String> {
+        let cipher = XSalsa20Poly1305::new_from_slice(secret);
+        let cipher = cipher.map_err(|_| format!("has {} bytes: secretbox takes keys of 32", secret.len()))?;
+        Ok(Self::SecretBox(Box::new(cipher)))
+    }
+}
+
+impl Provider {
+    pub fn is_identity(&self) -> bool {
+        matches!(self, Self::Identity)
+    }
+
+    /// Whether `stored` names this provider and key.
+    pub fn wrote(&self, stored: &[u8]) -> bool {
+        match self {
+            Self::Identity => false,
+            Self::Key { prefix, .. } => stored.starts_with(prefix.as_bytes()),
+        }
+    }
+
+    /// `plain` as it is stored for the object at `place`.
+    pub fn seal<'a>(&self, place: &str, plain: &'a [u8]) -> Cow<'a, [u8]> {
+        let Self::Key { prefix, cipher } = self else { return Cow::Borrowed(plain) };
+        let mut sealed = prefix.clone().into_bytes();
+        match cipher {
+            Cipher::AesGcm(key) => {
+                let mut nonce = [0; NONCE_LEN];
+                rand::rng().fill_bytes(&mut nonce);
+                sealed.extend_from_slice(&nonce);
+                let mut text = plain.to_vec();
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.seal_in_place_append_tag(nonce, Aad::from(place.as_bytes()), &mut text)
+                    .expect("objects are far smaller than what AES-GCM takes");
+                sealed.extend_from_slice(&text);
+            }
+            Cipher::SecretBox(cipher) => {
+                let mut nonce = [0; SECRETBOX_NONCE];
+                rand::rng().fill_bytes(&mut nonce);
+                sealed.extend_from_slice(&nonce);
+                let text = cipher
+                    .encrypt(GenericArray::from_slice(&nonce), &*bound(place, plain))
+                    .expect("objects are far smaller than what XSalsa20 takes");
+                sealed.extend_from_slice(&text);
+            }
+        }
+        Cow::Owned(sealed)
+    }
+
+    /// What `stored` was made of; None where another key made it, or it is another object's, or damaged.
+    pub fn open(&self, place: &str, stored: &[u8]) -> Option<Vec<u8>> {
+        let Self::Key { prefix, cipher } = self else { return None };
+        let body = stored.strip_prefix(prefix.as_bytes())?;
+        match cipher {
+            Cipher::AesGcm(key) => {
+                let (nonce, text) = body.split_first_chunk::<NONCE_LEN>()?;
+                let mut text = text.to_vec();
+                let nonce = Nonce::assume_unique_for_key(*nonce);
+                let len = key.open_in_place(nonce, Aad::from(place.as_bytes()), &mut text).ok()?.len();
+                text.truncate(len);
+                Some(text)
+            }
+            Cipher::SecretBox(cipher) => {
+                let (nonce, text) = body.split_first_chunk::<SECRETBOX_NONCE>()?;
+                let text = cipher.decrypt(GenericArray::from_slice(nonce), text).ok()?;
+                unbound(place, text)
+            }
+        }
+    }
+}
+
+/// A secret box has nowhere to put what is authenticated but not encrypted, so the place goes inside.
+fn bound(place: &str, plain: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(place.len() + 1 + plain.len());
+    bytes.extend_from_slice(place.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(plain);
+    bytes
+}
+
+fn unbound(place: &str, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let rest = bytes.strip_prefix(place.as_bytes())?.strip_prefix(&[0])?.len();
+    bytes.drain(..bytes.len() - rest);
+    Some(bytes)
+}

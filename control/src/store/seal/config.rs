@@ -1,0 +1,186 @@
+//! The file of `--encryption-provider-config`: `EncryptionConfiguration` of `apiserver.config.k8s.io/v1`.
+
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::cipher::{Cipher, Provider};
+
+/// The keys of a file, by resource.
+pub struct Keyring {
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    /// As in the file: `secrets`, `pandas.example.com`, `*.apps`, `*.`, `*.*`.
+    resources: Vec<String>,
+    providers: Vec<Provider>,
+    /// Tells the first provider and its key from any other.
+    writer: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    api_version: String,
+    kind: String,
+    resources: Vec<FileRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRule {
+    resources: Vec<String>,
+    providers: Vec<FileProvider>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileProvider {
+    aesgcm: Option<Keys>,
+    secretbox: Option<Keys>,
+    identity: Option<Value>,
+    aescbc: Option<Value>,
+    kms: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    keys: Vec<FileKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileKey {
+    name: String,
+    secret: String,
+}
+
+impl Keyring {
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("cannot read the encryption configuration {}: {error}", path.display())
+        })?;
+        Self::parse(&text).map_err(|error| {
+            format!("the encryption configuration {} cannot be used: {error}", path.display())
+        })
+    }
+
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // The parser's own message might quote a secret.
+        let file: File = serde_yaml::from_str(text).map_err(|error| {
+            let place = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
+            format!(
+                "it is not an EncryptionConfiguration: a field{place} is missing, unknown or of another type"
+            )
+        })?;
+        if (file.api_version.as_str(), file.kind.as_str())
+            != ("apiserver.config.k8s.io/v1", "EncryptionConfiguration")
+        {
+            let (kind, version) = (file.kind, file.api_version);
+            return Err(format!(
+                "it is a {kind} of {version}, not an EncryptionConfiguration of apiserver.config.k8s.io/v1"
+            ));
+        }
+        let mut rules = Vec::new();
+        for (index, rule) in file.resources.into_iter().enumerate() {
+            rules.push(Rule::new(rule).map_err(|error| format!("resources[{index}].{error}"))?);
+        }
+        if rules.is_empty() {
+            return Err("it names no resources".into());
+        }
+        Ok(Self { rules })
+    }
+
+    /// The providers for a resource (`secrets`, `deployments.apps`), the one that writes first; None where it is not
+    /// encrypted.
+    pub fn providers(&self, resource: &str) -> Option<&[Provider]> {
+        self.rules.iter().find(|rule| rule.covers(resource)).map(|rule| &*rule.providers)
+    }
+
+    /// Tells how everything is written.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for rule in &self.rules {
+            let _ = writeln!(text, "{} {}", rule.resources.join(","), rule.writer);
+        }
+        text
+    }
+}
+
+impl Rule {
+    fn new(file: FileRule) -> Result<Self, String> {
+        if file.resources.is_empty() || file.resources.iter().any(String::is_empty) {
+            return Err("resources: at least one resource must be named".into());
+        }
+        let (mut providers, mut writer) = (Vec::new(), None);
+        for (index, provider) in file.providers.into_iter().enumerate() {
+            let explain = |error| format!("providers[{index}]{error}");
+            for (provider, mark) in provider.into_providers().map_err(explain)? {
+                writer.get_or_insert(mark);
+                providers.push(provider);
+            }
+        }
+        let writer = writer.ok_or("providers: at least one provider must be named")?;
+        Ok(Self { resources: file.resources, providers, writer })
+    }
+
+    fn covers(&self, resource: &str) -> bool {
+        let group = resource.split_once('.').map_or("", |(_, group)| group);
+        self.resources.iter().any(|pattern| match pattern.strip_prefix("*.") {
+            Some("*") => true,
+            Some(of) => of == group,
+            None => pattern == resource,
+        })
+    }
+}
+
+impl FileProvider {
+    /// A provider for each key, with what tells it from others.
+    fn into_providers(self) -> Result<Vec<(Provider, String)>, String> {
+        if self.aescbc.is_some() {
+            return Err(
+                ".aescbc: is not offered, as it does not notice changed data; use aesgcm or secretbox".into(),
+            );
+        }
+        if self.kms.is_some() {
+            return Err(".kms: is not offered; use aesgcm or secretbox".into());
+        }
+        match (self.aesgcm, self.secretbox, self.identity) {
+            (Some(keys), None, None) => keys.into_providers("aesgcm", Cipher::aes_gcm),
+            (None, Some(keys), None) => keys.into_providers("secretbox", Cipher::secretbox),
+            (None, None, Some(_)) => Ok(vec![(Provider::Identity, "identity".into())]),
+            _ => Err(": exactly one of aesgcm, secretbox and identity must be given".into()),
+        }
+    }
+}
+
+impl Keys {
+    fn into_providers(
+        self,
+        kind: &str,
+        cipher: fn(&[u8]) -> Result<Cipher, String>,
+    ) -> Result<Vec<(Provider, String)>, String> {
+        let (mut providers, mut names) = (Vec::new(), BTreeSet::new());
+        for (index, key) in self.keys.into_iter().enumerate() {
+            let explain = |error: &str| format!(".{kind}.keys[{index}].{error}");
+            if key.name.is_empty() || key.name.contains(':') || !names.insert(key.name.clone()) {
+                return Err(explain("name: must be given, differ from the others, and not contain ':'"));
+            }
+            let secret = BASE64.decode(key.secret.trim()).map_err(|_| explain("secret: must be base64"))?;
+            let cipher = cipher(&secret).map_err(|error| explain(&format!("secret: {error}")))?;
+            let digest = Sha256::new().chain_update(b"naru key mark").chain_update(&secret).finalize();
+            let prefix = format!("k8s:enc:{kind}:v1:{}:", key.name);
+            let mark = format!("{prefix}{}", hex::encode(&digest[..8]));
+            providers.push((Provider::Key { prefix, cipher }, mark));
+        }
+        if providers.is_empty() {
+            return Err(format!(".{kind}.keys: at least one key must be given"));
+        }
+        Ok(providers)
+    }
+}

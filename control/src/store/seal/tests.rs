@@ -1,0 +1,135 @@
+//! Sealing and opening through the front door, by files as users write them.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+
+use super::*;
+
+const JSON: &[u8] = br#"{"data":{"password":"aHVudGVyMg=="}}"#;
+
+fn key(resource: &str) -> Key {
+    Key::new(resource, "shop", "db")
+}
+
+fn aesgcm(name: &str, secret: &str) -> String {
+    format!("aesgcm: {{keys: [{{name: {name}, secret: {}}}]}}", BASE64.encode(secret))
+}
+
+fn secretbox(name: &str, secret: &str) -> String {
+    aesgcm(name, secret).replace("aesgcm", "secretbox")
+}
+
+const LONG: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+fn text(resources: &str, providers: &[&str]) -> String {
+    let providers: Vec<String> = providers.iter().map(|provider| format!("  - {provider}\n")).collect();
+    let providers = providers.concat();
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [{resources}]\n  \
+         providers:\n{providers}"
+    )
+}
+
+fn sealer(resources: &str, providers: &[&str]) -> Sealer {
+    let keyring = Keyring::parse(&text(resources, providers)).expect("a configuration");
+    Sealer { file: Some(Source { path: "keys.yaml".into(), keyring: ArcSwap::from_pointee(keyring) }) }
+}
+
+#[test]
+fn what_was_sealed_is_opened_and_says_who_wrote_it() {
+    for (provider, prefix) in [
+        (aesgcm("k1", LONG), "k8s:enc:aesgcm:v1:k1:"),
+        (aesgcm("k1", &LONG[..16]), "k8s:enc:aesgcm:v1:k1:"),
+        (secretbox("k1", LONG), "k8s:enc:secretbox:v1:k1:"),
+    ] {
+        let sealer = sealer("secrets", &[&provider]);
+        let sealed = sealer.seal(&key("secrets"), JSON);
+        assert!(sealed.starts_with(prefix.as_bytes()));
+        assert!(!sealed.windows(8).any(|window| window == b"password"));
+        assert_ne!(sealed, sealer.seal(&key("secrets"), JSON), "a nonce is used once");
+        assert_eq!(sealer.unseal(&key("secrets"), &sealed), Ok(Some(JSON.to_vec())));
+        // Neither another object's nor a changed one is taken.
+        assert!(sealer.unseal(&Key::new("secrets", "shop", "other"), &sealed).is_err());
+        for at in prefix.len()..sealed.len() {
+            let mut changed = sealed.to_vec();
+            changed[at] ^= 1;
+            assert!(sealer.unseal(&key("secrets"), &changed).is_err(), "byte {at}");
+        }
+        assert!(sealer.unseal(&key("secrets"), &sealed[..prefix.len() + 4]).is_err());
+    }
+}
+
+#[test]
+fn the_first_provider_writes_and_all_read() {
+    let old = sealer("secrets", &[&aesgcm("k1", LONG), "identity: {}"]);
+    let new = sealer("secrets", &[&secretbox("k2", OTHER), &aesgcm("k1", LONG), "identity: {}"]);
+    let sealed = old.seal(&key("secrets"), JSON);
+    assert_eq!(new.unseal(&key("secrets"), &sealed), Ok(Some(JSON.to_vec())));
+    assert_eq!(new.unseal(&key("secrets"), JSON), Ok(None));
+    assert!(new.seal(&key("secrets"), JSON).starts_with(b"k8s:enc:secretbox:v1:k2:"));
+    assert_ne!(old.fingerprint(), new.fingerprint());
+    let plain = sealer("secrets", &["identity: {}", &aesgcm("k1", LONG)]);
+    assert_eq!(plain.seal(&key("secrets"), JSON), JSON);
+}
+
+#[test]
+fn resources_are_chosen_by_name_and_group() {
+    for (resources, covered, not) in [
+        ("secrets", &["secrets"][..], &["configmaps", "secrets.example.com"][..]),
+        ("'*.apps'", &["deployments.apps"], &["secrets", "jobs.batch"]),
+        ("'*.'", &["secrets", "configmaps"], &["deployments.apps"]),
+        ("'*.*'", &["secrets", "pandas.example.com"], &[]),
+        ("secrets, pandas.example.com", &["secrets", "pandas.example.com"], &["configmaps"]),
+    ] {
+        let sealer = sealer(resources, &[&aesgcm("k1", LONG)]);
+        let is_sealed = |resource: &&str| sealer.seal(&key(resource), JSON) != JSON;
+        assert!(covered.iter().all(is_sealed) && !not.iter().any(is_sealed), "{resources}");
+        assert!(not.iter().all(|resource| sealer.unseal(&key(resource), JSON) == Ok(None)));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_explained() {
+    let sealed = sealer("secrets", &[&aesgcm("k1", LONG)]).seal(&key("secrets"), JSON).into_owned();
+    let explain = |sealer: &Sealer, stored: &[u8]| {
+        sealer.unseal(&key("secrets"), stored).expect_err("it cannot be read").to_string()
+    };
+    let text = explain(&Sealer::default(), &sealed);
+    assert!(
+        text.starts_with("secrets \"shop/db\" is encrypted with key \"k1\" of aesgcm: start with"),
+        "{text}"
+    );
+    let text = explain(&sealer("secrets", &[&aesgcm("k2", LONG), "identity: {}"]), &sealed);
+    assert!(text.contains("which keys.yaml does not have for secrets: add that key"), "{text}");
+    let text = explain(&sealer("configmaps", &[&aesgcm("k1", LONG)]), &sealed);
+    assert!(text.contains("does not have for secrets"), "{text}");
+    let text = explain(&sealer("secrets", &[&aesgcm("k1", OTHER)]), &sealed);
+    assert!(text.contains("cannot be decrypted with key \"k1\" of aesgcm in keys.yaml"), "{text}");
+    let text = explain(&sealer("secrets", &[&aesgcm("k1", LONG)]), JSON);
+    assert!(text.contains("is stored unencrypted, and keys.yaml has no provider identity"), "{text}");
+    assert!(explain(&Sealer::default(), b"k8s:enc:").contains("is encrypted"));
+}
+
+#[test]
+fn a_bad_file_is_explained_without_showing_secrets() {
+    let refused = |text: &str| Keyring::parse(text).err().expect("refused");
+    for (providers, expected) in [
+        (&[][..], "resources[0].providers: at least one provider"),
+        (&["aescbc: {keys: []}"], "providers[0].aescbc: is not offered"),
+        (&["kms: {name: x}"], "providers[0].kms: is not offered"),
+        (&["identity: {}", "aesgcm: {keys: []}"], "providers[1].aesgcm.keys: at least one key"),
+        (&["aesgcm: {keys: [{name: a, secret: '%%hush%%'}]}"], "aesgcm.keys[0].secret: must be base64"),
+        (&["aesgcm: {keys: [{name: a, secret: aHVzaA==}]}"], "has 4 bytes: aesgcm takes keys of 16 or 32"),
+        (&["secretbox: {keys: [{name: a, secret: aHVzaA==}]}"], "has 4 bytes: secretbox takes keys of 32"),
+        (&["aesgcm: {keys: [{name: '', secret: aHVzaA==}]}"], "keys[0].name: must be given"),
+        (&["aesgcm: {keys: [{name: a, secret: [hush]}]}"], "it is not an EncryptionConfiguration"),
+        (&["identity: {}\n    aesgcm: {keys: []}"], "exactly one of"),
+    ] {
+        let error = refused(&text("secrets", providers));
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+    assert!(refused("apiVersion: v1\nkind: Pod\nresources: []\n").contains("it is a Pod of v1"));
+    let missing = Sealer::open(Path::new("/nonexistent/keys")).expect_err("no file");
+    assert!(missing.contains("/nonexistent/keys"), "{missing}");
+}

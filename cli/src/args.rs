@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use naru_control::auth::{AuthenticationSettings, OidcSettings};
+use naru_control::{
+    audit::{AuditSettings, LogSettings},
+    auth::{AuthenticationSettings, OidcSettings},
+};
 
 /// Naru: the WebAssembly-first Kubernetes, in one binary.
 #[derive(Debug, Parser)]
@@ -101,6 +104,49 @@ impl From<AuthenticationArgs> for AuthenticationSettings {
     }
 }
 
+/// How the API server treats requests.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Reads that are worked on at the same time; priority and fairness divide the sum of both.
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub max_requests_inflight: u32,
+    /// Writes that are worked on at the same time.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub max_mutating_requests_inflight: u32,
+    /// Which resources are encrypted on disk, and with which keys: an EncryptionConfiguration of
+    /// apiserver.config.k8s.io/v1. It is read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Which requests are recorded: a Policy of audit.k8s.io/v1.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where they are recorded, an event a line; - for standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Size in MB at which the audit log begins a new file; 0 for never.
+    #[arg(long, value_name = "MB", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+    /// How many old files of the audit log are kept; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+    /// Days after which old files of the audit log are removed; 0 for never.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u64,
+}
+
+impl ApiArgs {
+    pub fn audit(&self) -> Option<AuditSettings> {
+        let (policy, path) = self.audit_policy_file.clone().zip(self.audit_log_path.clone())?;
+        let log = LogSettings {
+            path,
+            max_size_mb: self.audit_log_maxsize,
+            max_backups: self.audit_log_maxbackup,
+            max_age_days: self.audit_log_maxage,
+        };
+        Some(AuditSettings { policy, log })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct UpArgs {
     /// Where the cluster lives [default: ~/.naru].
@@ -117,6 +163,8 @@ pub struct UpArgs {
     pub manifests: Vec<PathBuf>,
     #[command(flatten, next_help_heading = "Authentication")]
     pub authentication: AuthenticationArgs,
+    #[command(flatten, next_help_heading = "Requests")]
+    pub api: ApiArgs,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +180,8 @@ pub struct ServerArgs {
     pub node_monitor_grace_period: Option<u64>,
     #[command(flatten, next_help_heading = "Authentication")]
     pub authentication: AuthenticationArgs,
+    #[command(flatten, next_help_heading = "Requests")]
+    pub api: ApiArgs,
 }
 
 #[derive(Debug, Args)]

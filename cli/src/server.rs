@@ -13,7 +13,7 @@ use naru_control::{
 use naru_model::loopback::Block;
 
 use crate::{
-    args::ServerArgs,
+    args::{ApiArgs, ServerArgs},
     cluster,
     loopback::{self, Claim},
     signals,
@@ -27,7 +27,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let data_dir = args.data_dir.map_or_else(cluster::default_data_dir, Ok)?;
     let grace = args.node_monitor_grace_period.map(Duration::from_secs);
     let authentication = args.authentication.into();
-    let member = Member::start(&data_dir, args.listen, NODE_RANGES, grace, authentication).await?;
+    let member = Member::start(&data_dir, args.listen, NODE_RANGES, grace, authentication, args.api).await?;
     println!("naru server is ready; KUBECONFIG={}", member.kubeconfig.display());
     shutdown.cancelled().await;
     member.plane.shutdown().await;
@@ -50,6 +50,7 @@ impl Member {
         nodes: u32,
         grace: Option<Duration>,
         authentication: AuthenticationSettings,
+        api: ApiArgs,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
@@ -61,6 +62,12 @@ impl Member {
             authentication,
             pod_cidrs: claim.block.pod_pool(),
             node_cidr_prefix: Block::node_cidr_prefix(nodes),
+            max_requests_inflight: api
+                .max_requests_inflight
+                .saturating_add(api.max_mutating_requests_inflight)
+                .max(1),
+            encryption: api.encryption_provider_config.clone(),
+            audit: api.audit(),
             node_monitor_grace_period: grace,
         };
         let plane = ControlPlane::start(settings).await?;

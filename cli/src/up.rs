@@ -87,7 +87,8 @@ impl Running {
             self.runtimes.push((node.name.clone(), Runtime::start(node.runtime())?));
         }
         let authentication = args.authentication.clone().into();
-        let member = Member::start(data_dir, args.listen, args.nodes, None, authentication).await?;
+        let api = args.api.clone();
+        let member = Member::start(data_dir, args.listen, args.nodes, None, authentication, api).await?;
         let member = self.member.insert(member);
         // What an earlier life of the cluster said of its nodes does not count.
         let before = member.plane.client().store().snapshot().revision();

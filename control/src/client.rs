@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiError,
+    audit::{Answer, Target},
     auth::{Authorizer, User},
     registry::{AnyObject, Call, Outcome, Part, Registry, Served},
     store::{Entry, Store},
@@ -95,8 +96,8 @@ impl ApiClient {
     pub async fn create<T: Object>(&self, object: &T) -> Result<Arc<Entry>, ApiError> {
         let served = self.served::<T>()?;
         let call = self.call(&served, object.namespace(), "");
-        self.registry.authorize(&self.user, &call.attributes("create", ""))?;
-        written(self.registry.create(&call, Box::new(object.clone())).await?)
+        let work = async { written(self.registry.create(&call, Box::new(object.clone())).await?) };
+        self.carry_out(&call, "create", "", work).await
     }
 
     /// Replaces the object; a `resourceVersion` in it is a precondition.
@@ -160,7 +161,6 @@ impl ApiClient {
     pub async fn bind(&self, namespace: &str, pod: &str, pod_uid: &str, node: &str) -> Result<(), ApiError> {
         let served = self.named("pods")?;
         let call = self.call(&served, namespace, pod);
-        self.registry.authorize(&self.user, &call.attributes("create", "binding"))?;
         let binding = Binding {
             metadata: ObjectMeta {
                 name: Some(pod.into()),
@@ -174,7 +174,7 @@ impl ApiClient {
                 ..ObjectReference::default()
             },
         };
-        self.registry.bind(&call, &binding).await
+        self.carry_out(&call, "create", "binding", self.registry.bind(&call, &binding)).await
     }
 
     /// Every resource that is stored, by the name under which it is: for the namespace controller and the garbage
@@ -191,12 +191,9 @@ impl ApiClient {
     ) -> Result<Arc<Entry>, ApiError> {
         let served = self.served::<T>()?;
         let call = self.call(&served, object.namespace(), object.name());
-        self.registry.authorize(&self.user, &call.attributes("update", subresource))?;
-        let outcome = self
-            .registry
-            .update(&call, part, |_| Ok((Box::new(object.clone()) as Box<dyn AnyObject>, Vec::new())))
-            .await?;
-        written(outcome)
+        let make = |_: Option<&Arc<Entry>>| Ok((Box::new(object.clone()) as Box<dyn AnyObject>, Vec::new()));
+        let work = async { written(self.registry.update(&call, part, make).await?) };
+        self.carry_out(&call, "update", subresource, work).await
     }
 
     async fn patch_served(
@@ -208,7 +205,6 @@ impl ApiClient {
         patch: Patch,
     ) -> Result<Arc<Entry>, ApiError> {
         let call = self.call(served, namespace, name);
-        self.registry.authorize(&self.user, &call.attributes("patch", subresource))?;
         let part = match subresource {
             "" => Part::Whole,
             "status" => Part::Status,
@@ -216,7 +212,8 @@ impl ApiClient {
             "finalize" => Part::Finalize,
             _ => return Err(ApiError::NoSuchPath),
         };
-        written(self.registry.patch(&call, part, &patch, &[]).await?)
+        let work = async { written(self.registry.patch(&call, part, &patch, &[]).await?) };
+        self.carry_out(&call, "patch", subresource, work).await
     }
 
     async fn delete_served(
@@ -227,8 +224,39 @@ impl ApiClient {
         options: Delete,
     ) -> Result<(), ApiError> {
         let call = self.call(served, namespace, name);
-        self.registry.authorize(&self.user, &call.attributes("delete", ""))?;
-        self.registry.delete(&call, &options).await.map(drop)
+        let work = async { self.registry.delete(&call, &options).await.map(drop) };
+        self.carry_out(&call, "delete", "", work).await
+    }
+
+    /// Does `work` if the user may, and has it recorded where requests are.
+    async fn carry_out<T>(
+        &self,
+        call: &Call<'_>,
+        verb: &'static str,
+        subresource: &str,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let attributes = call.attributes(verb, subresource);
+        let allowed = async {
+            self.registry.authorize(&self.user, &attributes)?;
+            work.await
+        };
+        let Some(audit) = self.registry.audit() else { return allowed.await };
+        let record = audit.begin_internal(Target::named(&attributes, call.served.info.version));
+        record.authenticated(&self.user).await;
+        record.authorized(self.registry.authorizer(), &self.user, &attributes);
+        let done = allowed.await;
+        match &done {
+            Ok(_) => {
+                let code = if verb == "create" { 201 } else { 200 };
+                record.answered(Answer { code, body: None }, false).await;
+            }
+            Err(error) => {
+                let status = serde_json::to_vec(&error.to_status()).unwrap_or_default().into();
+                record.answered(Answer { code: error.code(), body: Some(&status) }, false).await;
+            }
+        }
+        done
     }
 
     fn served<T: Object>(&self) -> Result<Arc<Served>, ApiError> {

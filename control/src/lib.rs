@@ -2,14 +2,19 @@
 
 pub mod admission;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod cel;
 pub mod client;
 pub mod controllers;
 pub mod error;
+pub mod fairness;
+#[cfg(test)]
+mod fuzz; // Bad input for tests.
 pub mod images;
 pub mod plane;
 mod protobuf; // Bodies of typed Go clients.
+mod rarely; // Lines in the log that must not become a flood.
 pub mod registry;
 pub mod scheduler;
 pub mod settings;

@@ -3,6 +3,7 @@
 //! Start and restart take the same path: open what is there, make what is missing, serve.
 
 mod bootstrap;
+mod connections; // How many, and which go.
 mod serve;
 
 use std::{
@@ -22,15 +23,17 @@ use crate::{
         State,
         aggregation::{Aggregator, Follower},
     },
+    audit::{Audit, AuditSettings},
     auth::{
         AuthenticationSettings, Authenticator, Authorizer, TokenIssuer,
         pki::{Pki, PkiError},
     },
     controllers::{self, ControllerSettings},
+    fairness::Fairness,
     images::{ImageLibrary, LibraryError},
     registry::{Kinds, Registry, crd::Serving},
     scheduler,
-    store::{Store, StoreError},
+    store::{Sealer, Store, StoreError},
 };
 
 /// What a member is started with.
@@ -46,6 +49,12 @@ pub struct PlaneSettings {
     pub pod_cidrs: Vec<String>,
     /// Prefix length of one node's pod range.
     pub node_cidr_prefix: u8,
+    /// Requests that are worked on at the same time.
+    pub max_requests_inflight: u32,
+    /// The keys for encryption at rest, if there is to be any.
+    pub encryption: Option<PathBuf>,
+    /// Where requests are recorded, if they are.
+    pub audit: Option<AuditSettings>,
     /// How long a node may be silent before it counts as lost; None for Kubernetes' default.
     pub node_monitor_grace_period: Option<Duration>,
 }
@@ -65,6 +74,10 @@ pub enum StartError {
     Images(#[from] LibraryError),
     #[error("{0}")]
     Authentication(String),
+    #[error("{0}")]
+    Audit(String),
+    #[error("{0}")]
+    Encryption(String),
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     #[error("cannot write the first objects of the cluster: {0}")]
@@ -85,11 +98,14 @@ impl ControlPlane {
     /// Starts everything; the API answers when this returns.
     pub async fn start(settings: PlaneSettings) -> Result<Self, StartError> {
         let data_dir = &settings.data_dir;
+        let audit = settings.audit.as_ref().map(Audit::open).transpose().map_err(StartError::Audit)?;
+        let sealer = settings.encryption.as_deref().map_or_else(|| Ok(Sealer::default()), Sealer::open);
+        let sealer = sealer.map_err(StartError::Encryption)?;
         std::fs::create_dir_all(data_dir)
             .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         // The lock of the store comes first: a second process must change nothing.
-        let store = Store::open(&data_dir.join("store")).await?;
-        match Self::start_on(store.clone(), &settings).await {
+        let store = Store::open_sealed(&data_dir.join("store"), sealer).await?;
+        match Self::start_on(store.clone(), &settings, audit).await {
             Ok(plane) => Ok(plane),
             Err(error) => {
                 store.close().await;
@@ -98,7 +114,11 @@ impl ControlPlane {
         }
     }
 
-    async fn start_on(store: Store, settings: &PlaneSettings) -> Result<Self, StartError> {
+    async fn start_on(
+        store: Store,
+        settings: &PlaneSettings,
+        audit: Option<Audit>,
+    ) -> Result<Self, StartError> {
         let refused = |source| StartError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -113,6 +133,9 @@ impl ControlPlane {
         let authorizer = Arc::new(Authorizer::new(store.clone()));
         let registry =
             Registry::new(store.clone(), Kinds::builtin(), settings.cluster.clone(), authorizer.clone());
+        if let Some(audit) = audit {
+            registry.record_to(Arc::new(audit));
+        }
         let client = ApiClient::new(registry.clone(), "system:apiserver");
         let authorities = bootstrap::Authorities { clients: pki.authority(), proxy: &pki.proxy_authority };
         bootstrap::write(&client, &settings.cluster, reachable(address), authorities)
@@ -126,14 +149,18 @@ impl ControlPlane {
         let idle_objects = tokio::spawn(async move {
             let _ = ends.run_until_cancelled(cache.let_idle_objects_go()).await;
         });
+        let (sealed, ends) = (store.clone(), shutdown.clone());
+        let key_follower = tokio::spawn(async move { sealed.keep_sealed(ends).await });
         let (rbac, ends) = (authorizer.rbac.clone(), shutdown.clone());
         let rbac_follower = tokio::spawn(async move { rbac.follow(&store, ends).await });
         let mut serving = Serving::new(registry.clone());
         serving.refresh();
         let aggregator = Arc::new(Aggregator::new(pki.proxy_client.clone()));
+        let fairness = Arc::new(Fairness::new(settings.max_requests_inflight, &client.store().snapshot()));
         let state = State::new(
             registry,
             authenticator,
+            fairness.clone(),
             images,
             aggregator.clone(),
             &pki.kubelet_client,
@@ -142,6 +169,8 @@ impl ControlPlane {
         .map_err(StartError::Tls)?;
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
+        let (upkeep, ends) = (client.clone(), shutdown.clone());
+        tasks.push(tokio::spawn(async move { fairness.follow(&upkeep, ends).await }));
         let defaults = ControllerSettings::default();
         tasks.push(tokio::spawn(serving.run(shutdown.clone())));
         let follower = Follower::new(aggregator, client.clone(), shutdown.clone());
@@ -157,7 +186,7 @@ impl ControlPlane {
             certificates: Some((pki.signer(), authorizer.clone())),
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
-        tasks.extend([rbac_follower, idle_objects]);
+        tasks.extend([rbac_follower, idle_objects, key_follower]);
         tasks.push(scheduler::spawn(client.acting_as("system:kube-scheduler"), shutdown.clone()));
         Ok(Self { address, pki, client, shutdown, tasks })
     }
@@ -194,6 +223,9 @@ impl ControlPlane {
             }
         }
         self.client.store().close().await;
+        if let Some(audit) = self.client.registry().audit() {
+            audit.flush().await;
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// How to reach a cluster, from its kubeconfig.
 #[derive(Clone)]
@@ -50,12 +50,23 @@ impl Target {
         Self { authority, tls: TlsConnector::from(Arc::new(config)) }
     }
 
-    pub async fn connect(&self) -> Connection {
+    /// `127.0.0.1:6443`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// A connection on which nothing has been said yet, for one of the protocols `alpn`.
+    pub async fn tls(&self, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(&self.authority).await.expect("the API server listens");
         stream.set_nodelay(true).expect("nodelay");
         let host = self.authority.rsplit_once(':').expect("a port").0.to_owned();
         let name = ServerName::try_from(host).expect("a host");
-        let stream = self.tls.connect(name, stream).await.expect("TLS");
+        let alpn = alpn.iter().map(|name| name.to_vec()).collect();
+        self.tls.with_alpn(alpn).connect(name, stream).await.expect("TLS")
+    }
+
+    pub async fn connect(&self) -> Connection {
+        let stream = self.tls(&[b"http/1.1"]).await;
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);

@@ -30,6 +30,30 @@ impl Body {
     pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self::Stream(Box::pin(stream))
     }
+
+    /// Keeps `guard` for as long as the body is being sent in pieces.
+    pub fn holding(self, guard: impl Send + 'static) -> Self {
+        match self {
+            Self::Stream(stream) => Self::stream(Holding { stream, _guard: guard }),
+            other => other,
+        }
+    }
+}
+
+struct Holding<G> {
+    stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    _guard: G,
+}
+
+// The stream is pinned in its box.
+impl<G> Unpin for Holding<G> {}
+
+impl<G> Stream for Holding<G> {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.get_mut().stream.as_mut().poll_next(context)
+    }
 }
 
 impl From<Bytes> for Body {
@@ -77,15 +101,49 @@ impl http_body::Body for Body {
 const MAX_DRAINED_BYTES: usize = 32 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a request's body, refusing what is larger than the limit; no more of it than that is kept.
+/// The longest pause between two pieces of a body, and the longest time that all of it may take.
+const GAP_DEADLINE: Duration = Duration::from_secs(15);
+const BODY_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Reads a request's body, refusing what is larger than the limit or does not come in time; no more of it than that is
+/// kept.
 pub async fn read(mut body: Incoming) -> Result<Bytes, ApiError> {
-    match read_within_limit(&mut body).await {
+    let read = tokio::time::timeout(BODY_DEADLINE, read_within_limit(&mut body)).await;
+    match read.unwrap_or_else(|_| Err(too_slow(BODY_DEADLINE))) {
         Err(error @ ApiError::TooLarge { .. }) => {
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body)).await;
             Err(error)
         }
         result => result,
     }
+}
+
+fn too_slow(deadline: Duration) -> ApiError {
+    ApiError::BadRequest(format!(
+        "cannot read the body: it did not come within {} seconds",
+        deadline.as_secs()
+    ))
+}
+
+/// The next piece of a body. `None` at its end.
+async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ApiError> {
+    let unreadable = |error| ApiError::BadRequest(format!("cannot read the body: {error}"));
+    match tokio::time::timeout(GAP_DEADLINE, body.frame()).await {
+        Ok(frame) => frame.transpose().map_err(unreadable),
+        Err(_) => Err(too_slow(GAP_DEADLINE)),
+    }
+}
+
+/// A body of any length, piece by piece; it ends with an error when nothing comes for too long.
+pub fn pieces(body: Incoming) -> impl Stream<Item = Result<Bytes, ApiError>> + Unpin {
+    Box::pin(futures::stream::try_unfold(body, |mut body| async move {
+        while let Some(frame) = next_frame(&mut body).await? {
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some((data, body)));
+            }
+        }
+        Ok(None)
+    }))
 }
 
 async fn drain(body: &mut Incoming) {
@@ -104,8 +162,7 @@ async fn read_within_limit(body: &mut Incoming) -> Result<Bytes, ApiError> {
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::BadRequest(format!("cannot read the body: {error}")))?;
+    while let Some(frame) = next_frame(body).await? {
         let Ok(data) = frame.into_data() else { continue };
         // Most bodies are one piece, which is then not copied.
         match &first {

@@ -1,13 +1,12 @@
 //! From a request to an answer: finds out what is meant, asks whether it may, and does it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,24 +14,23 @@ use super::{
     body::{self, Body},
     documents::{self, Documents},
     encoding::{Encoding, compress},
+    flow::Flow,
     form, health, images, impersonation,
     metrics::{Metrics, RequestKind},
     nodes::NodeClient,
     probes,
     query::Query,
-    resources,
+    recording, resources,
 };
 use crate::{
     ApiError,
+    audit::Record,
     auth::{Attributes, Authenticator, User, pki::Identity},
+    fairness::Fairness,
     images::ImageLibrary,
     protobuf,
     registry::Registry,
 };
-
-/// Requests that are worked on at the same time; what is more is asked to come again. Watches count only until they
-/// begin to answer.
-const MAX_IN_FLIGHT: usize = 2048;
 
 /// What every request may use.
 pub struct State {
@@ -43,19 +41,20 @@ pub struct State {
     pub(super) aggregator: Arc<Aggregator>,
     pub(super) documents: Documents,
     pub(super) metrics: Metrics,
-    pub(super) slots: Semaphore,
+    pub(super) fairness: Arc<Fairness>,
     /// Ends watches and other long answers.
     pub(super) shutdown: CancellationToken,
 }
 
 impl State {
-    /// `kubelet_client` is what node agents are shown, `shutdown` ends what would go on for long.
+    /// `fairness` admits requests, `kubelet_client` is what node agents are shown, `shutdown` ends what would go on for long.
     ///
     /// # Errors
     /// Where the identity cannot be used for TLS.
     pub fn new(
         registry: Registry,
         authenticator: Authenticator,
+        fairness: Arc<Fairness>,
         images: Arc<ImageLibrary>,
         aggregator: Arc<Aggregator>,
         kubelet_client: &Identity,
@@ -69,10 +68,18 @@ impl State {
             aggregator,
             documents: Documents::default(),
             metrics: Metrics::default(),
-            slots: Semaphore::new(MAX_IN_FLIGHT),
+            fairness,
             shutdown,
         })
     }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// The user of the connection's certificate.
+    pub certified: Option<Arc<User>>,
+    pub address: Option<IpAddr>,
 }
 
 /// One request, its body still unread.
@@ -86,6 +93,10 @@ pub struct Exchange<'a> {
     pub label: &'a mut RequestKind,
     /// In which encoding the client wants its answer.
     pub encoding: &'a mut Encoding,
+    /// The seats that it holds.
+    pub flow: &'a mut Flow,
+    /// None where nothing is recorded.
+    pub record: Option<&'a Record>,
 }
 
 /// The encodings that request bodies come in.
@@ -136,24 +147,25 @@ impl ContentType {
     }
 }
 
-/// Answers one request, whatever happens. `certified` is the user of the connection's certificate.
-pub async fn handle(
-    state: Arc<State>,
-    certified: Option<Arc<User>>,
-    request: Request<Incoming>,
-) -> Response<Body> {
+/// Answers one request of `caller`, whatever happens.
+pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Body> {
     let began = state.metrics.begin();
     let (parts, body) = request.into_parts();
-    let (mut label, mut encoding) = (RequestKind::default(), Encoding::default());
+    let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
     let is_pretty = query.flag("pretty");
+    let audit = state.registry.audit();
+    let record = audit.map(|audit| audit.begin(&parts, query.flag("watch"), caller.address));
     let answer = async {
-        let user = identify(&state, certified.as_ref(), &parts).await?;
-        let (label, encoding) = (&mut label, &mut encoding);
-        route(Exchange { state: &state, user, parts: &parts, query, body, label, encoding }).await
+        let record = record.as_ref();
+        let user = identify(&state, caller.certified.as_ref(), &parts, record).await?;
+        let (label, encoding, flow) = (&mut label, &mut encoding, &mut flow);
+        route(Exchange { state: &state, user, parts: &parts, query, body, label, encoding, flow, record })
+            .await
     };
     // A fault of ours in one request must not take the connection's other requests with it.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    let has_failed = answer.is_err();
     let response = match answer {
         Ok(answer) => answer.unwrap_or_else(|error| failure(&error)),
         Err(_) => {
@@ -161,6 +173,11 @@ pub async fn handle(
         }
     };
     let is_read = matches!(label.verb, "GET" | "LIST");
+    let response = flow.end(response, label.verb == "LIST");
+    let response = match record {
+        Some(record) => recording::answered(record, response, &label, has_failed).await,
+        None => response,
+    };
     state.metrics.end(label, response.status().as_u16(), began);
     let response = encoding.write(response);
     let response = if is_pretty { prettify(response) } else { response };
@@ -176,41 +193,40 @@ async fn identify(
     state: &State,
     certified: Option<&Arc<User>>,
     parts: &Parts,
+    record: Option<&Record>,
 ) -> Result<Arc<User>, ApiError> {
     let store = state.registry.store();
     let user = state.authenticator.authenticate(certified, &parts.headers, store).await;
     let user = user.map_err(|_| ApiError::Unauthorized)?;
+    if let Some(record) = record {
+        record.authenticated(&user).await;
+    }
     let acted = impersonation::impersonated(&user, &parts.headers, state.registry.authorizer())?;
+    if let (Some(record), Some(acted)) = (record, &acted) {
+        record.impersonated(acted);
+    }
     Ok(acted.unwrap_or(user))
 }
 
-async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
+async fn route(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     let path = exchange.parts.uri.path();
     let mut segments = path.trim_matches('/').splitn(3, '/');
     let head = (segments.next().unwrap_or_default(), segments.next(), segments.next());
     match head {
         ("healthz" | "livez" | "readyz", check, None) => {
             exchange.get_only()?;
-            exchange.authorize_path()?;
+            exchange.enter_path().await?;
             return probes::answer(exchange.state, head.0, check, &exchange.query).await;
         }
         ("version", None, None) => {
             exchange.get_only()?;
-            exchange.authorize_path()?;
+            exchange.enter_path().await?;
             return Ok(json_response(StatusCode::OK, form::to_bytes(&health::version())));
         }
-        _ => (),
-    }
-    let state = exchange.state.clone();
-    let _slot = state.slots.try_acquire().map_err(|_| ApiError::TooManyRequests {
-        message: "too many requests, please try again later".into(),
-        retry_after: Duration::from_secs(1),
-    })?;
-    match head {
         ("api", Some(_), Some(_)) => return resources::answer(exchange).await,
         ("apis", Some(group), Some(rest)) => {
             let version = rest.split('/').next().unwrap_or_default();
-            if let Some(remote) = state.aggregator.find(group, version) {
+            if let Some(remote) = exchange.state.aggregator.find(group, version) {
                 return aggregation::answer(exchange, &remote).await;
             }
             if rest.contains('/') {
@@ -219,7 +235,7 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
         }
         _ => (),
     }
-    exchange.authorize_path()?;
+    exchange.enter_path().await?;
     match head {
         ("" | "api" | "apis" | "openapi", _, _) => documents::answer(exchange).await,
         ("metrics", None, None) => {
@@ -227,7 +243,8 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
             let registry = &exchange.state.registry;
             let kinds = registry.kinds();
             let stored = kinds.stored().map(|served| served.qualified.as_str());
-            let text = exchange.state.metrics.render(registry.store(), stored);
+            let levels = exchange.state.fairness.loads();
+            let text = exchange.state.metrics.render(registry.store(), stored, &levels);
             Ok(text_response(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -253,7 +270,7 @@ async fn route(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     pub fn header(&self, name: header::HeaderName) -> &str {
         self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -270,13 +287,17 @@ impl Exchange<'_> {
         if content_type == ContentType::Protobuf && !has_message {
             return Err(ContentType::unsupported(""));
         }
-        content_type.to_json(body::read(self.body).await?)
+        self.read_json().await
     }
 
     /// The body, of whatever type, as JSON.
     pub async fn read_json(self) -> Result<Bytes, ApiError> {
-        let content_type = ContentType::parse(self.content_type())?;
-        content_type.to_json(body::read(self.body).await?)
+        let (content_type, record) = (ContentType::parse(self.content_type())?, self.record);
+        let json = content_type.to_json(body::read(self.body).await?)?;
+        if let Some(record) = record {
+            record.request_body(&json);
+        }
+        Ok(json)
     }
 
     /// `127.0.0.1:6443`, as the client knows us.
@@ -291,8 +312,19 @@ impl Exchange<'_> {
         if self.parts.method == Method::GET { Ok(()) } else { Err(ApiError::MethodNotAllowed) }
     }
 
+    /// Seats and authorizes a request for a path that is not a resource's.
+    async fn enter_path(&mut self) -> Result<(), ApiError> {
+        let (attributes, user) = (self.path_attributes(), self.user.clone());
+        self.flow.take_seat(self.state, &user, &attributes, 1).await?;
+        self.authorize_path()
+    }
+
     /// Asks for a path that is not a resource's.
     pub fn authorize_path(&self) -> Result<(), ApiError> {
+        self.authorize(&self.user, &self.path_attributes())
+    }
+
+    fn path_attributes(&self) -> Attributes<'a> {
         let verb = match self.parts.method {
             Method::GET => "get",
             Method::POST => "post",
@@ -301,8 +333,7 @@ impl Exchange<'_> {
             Method::DELETE => "delete",
             _ => "other",
         };
-        let attributes = Attributes { verb, path: self.parts.uri.path(), ..Attributes::default() };
-        self.state.registry.authorize(&self.user, &attributes)
+        Attributes { verb, path: self.parts.uri.path(), ..Attributes::default() }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The cluster's image store over HTTP: `/naru/v1/images` and `/naru/v1/blobs/DIGEST`.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tokio_util::io::ReaderStream;
@@ -9,7 +8,7 @@ use tokio_util::io::ReaderStream;
 use futures::StreamExt;
 
 use super::{
-    body::Body,
+    body::{self, Body},
     form,
     handler::{Exchange, json_response, success},
 };
@@ -31,7 +30,7 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
             Ok(json_response(StatusCode::OK, form::to_bytes(&image)))
         }
         (&Method::PUT, "images") => {
-            let body = exchange.body.into_data_stream();
+            let body = body::pieces(exchange.body);
             let image = library.import(name, body, Timestamp::now()).await.map_err(explain)?;
             Ok(json_response(StatusCode::OK, form::to_bytes(&image)))
         }

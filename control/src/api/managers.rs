@@ -4,7 +4,7 @@ use http::header;
 use naru_model::validation::{FieldErrors, Path};
 use serde_json::Value;
 
-use super::{body, handler::Exchange};
+use super::{body, form, handler::Exchange};
 use crate::{ApiError, registry::Configuration};
 
 /// The content type of applied configurations.
@@ -62,6 +62,7 @@ fn of_user_agent(text: &str) -> String {
 /// Reads an applied configuration, which is YAML.
 pub async fn read_configuration(exchange: Exchange<'_>) -> Result<Configuration, ApiError> {
     let force = exchange.query.flag("force");
+    let record = exchange.record;
     let bytes = body::read(exchange.body).await?;
     let value: Value = serde_yaml::from_slice(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding YAML: {error}")))?;
@@ -73,6 +74,9 @@ pub async fn read_configuration(exchange: Exchange<'_>) -> Result<Configuration,
                 "error decoding YAML: Object '{name}' is missing in '{text}'"
             )));
         }
+    }
+    if let Some(record) = record {
+        record.request_body(&form::to_bytes(&value));
     }
     Ok(Configuration { value, force })
 }

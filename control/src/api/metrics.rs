@@ -11,7 +11,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::store::{Scope, Store};
+use crate::{
+    fairness::Load,
+    store::{Scope, Store},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -34,6 +37,21 @@ struct ResourceLabels {
     resource: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabels {
+    priority_level: String,
+}
+
+/// What priority and fairness say of each level, under Kubernetes' names.
+#[derive(Default)]
+struct LevelMetrics {
+    nominal_seats: Family<LevelLabels, Gauge>,
+    seats: Family<LevelLabels, Gauge>,
+    seats_in_use: Family<LevelLabels, Gauge>,
+    waiting: Family<LevelLabels, Gauge>,
+    rejected: Family<LevelLabels, Counter>,
+}
+
 /// The API server's counters.
 pub struct Metrics {
     registry: Registry,
@@ -42,6 +60,7 @@ pub struct Metrics {
     inflight: Gauge,
     objects: Family<ResourceLabels, Gauge>,
     revision: Gauge<u64, AtomicU64>,
+    levels: LevelMetrics,
 }
 
 /// What a request was, in the words of the metrics. `resource` is "" for paths that are no resource.
@@ -70,7 +89,41 @@ impl Default for Metrics {
         registry.register("apiserver_current_inflight_requests", "Requests being answered", inflight.clone());
         registry.register("apiserver_storage_objects", "Objects that are stored", objects.clone());
         registry.register("naru_store_revision", "The newest revision of the store", revision.clone());
-        Self { registry, requests, durations, inflight, objects, revision }
+        let levels = LevelMetrics::register(&mut registry);
+        Self { registry, requests, durations, inflight, objects, revision, levels }
+    }
+}
+
+impl LevelMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let levels = Self::default();
+        let mut gauge = |name, help, family: &Family<LevelLabels, Gauge>| {
+            registry.register(format!("apiserver_flowcontrol_{name}"), help, family.clone());
+        };
+        gauge("nominal_limit_seats", "Seats of the level while none are lent", &levels.nominal_seats);
+        gauge("current_limit_seats", "Seats of the level at this moment", &levels.seats);
+        gauge("current_executing_seats", "Seats that are in use", &levels.seats_in_use);
+        gauge("current_inqueue_requests", "Requests that wait for a seat", &levels.waiting);
+        registry.register(
+            "apiserver_flowcontrol_rejected_requests",
+            "Requests that found no seat",
+            levels.rejected.clone(),
+        );
+        levels
+    }
+
+    fn set(&self, name: &str, nominal: u32, load: Load) {
+        let labels = LevelLabels { priority_level: name.to_owned() };
+        for (family, value) in [
+            (&self.nominal_seats, nominal),
+            (&self.seats, load.limit),
+            (&self.seats_in_use, load.seats_in_use),
+            (&self.waiting, load.waiting),
+        ] {
+            family.get_or_create(&labels).set(value.into());
+        }
+        let rejected = self.rejected.get_or_create(&labels);
+        rejected.inc_by(load.rejected.saturating_sub(rejected.get()));
     }
 }
 
@@ -99,7 +152,15 @@ impl Metrics {
     }
 
     /// The page.
-    pub fn render<'a>(&self, store: &Store, resources: impl Iterator<Item = &'a str>) -> String {
+    pub fn render<'a>(
+        &self,
+        store: &Store,
+        resources: impl Iterator<Item = &'a str>,
+        levels: &[(String, u32, Load)],
+    ) -> String {
+        for (name, nominal, load) in levels {
+            self.levels.set(name, *nominal, *load);
+        }
         let snapshot = store.snapshot();
         self.revision.set(snapshot.revision().0);
         for resource in resources {
@@ -126,7 +187,16 @@ mod tests {
         let began = metrics.begin();
         let kind = RequestKind { verb: "GET", resource: "pods", ..RequestKind::default() };
         metrics.end(kind, 404, began);
-        let page = metrics.render(&Store::in_memory(), ["pods"].into_iter());
+        let load = Load { seats_in_use: 3, waiting: 2, limit: 5, rejected: 7 };
+        let levels = [("system".to_owned(), 4, load)];
+        let page = metrics.render(&Store::in_memory(), ["pods"].into_iter(), &levels);
+        for line in [
+            r#"apiserver_flowcontrol_nominal_limit_seats{priority_level="system"} 4"#,
+            r#"apiserver_flowcontrol_current_inqueue_requests{priority_level="system"} 2"#,
+            r#"apiserver_flowcontrol_rejected_requests_total{priority_level="system"} 7"#,
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
         let line =
             r#"apiserver_request_total{verb="GET",group="",resource="pods",subresource="",code="404"} 1"#;
         assert!(page.contains(line), "{page}");

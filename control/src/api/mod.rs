@@ -11,6 +11,7 @@ mod connections;
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
 mod encoding; // JSON, YAML, protobuf; gzip.
+mod flow; // Seats, by priority and fairness.
 mod form; // As they are, as a table, metadata only.
 mod handler;
 pub mod health;
@@ -26,6 +27,7 @@ mod options; // Of writes.
 mod probes; // Health over HTTP.
 mod proxy; // HTTP to what runs in the cluster.
 mod query;
+mod recording; // For the audit log.
 mod resources;
 mod reviews;
 mod select;
@@ -37,4 +39,4 @@ mod upstream; // Requests that somebody else answers.
 mod watch;
 
 pub use body::Body;
-pub use handler::{State, handle};
+pub use handler::{Caller, State, handle};

@@ -121,8 +121,11 @@ const POLICIES: &[&str] = &["Foreground", "Background", "Orphan"];
 /// The options of a delete: from the body if there is one, else from the query; and whether it is a dry run.
 pub async fn of_delete(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiError> {
     let content_type = ContentType::parse(exchange.content_type())?;
-    let query = exchange.query;
+    let (query, record) = (exchange.query, exchange.record);
     let bytes = content_type.to_json(body::read(exchange.body).await?)?;
+    if let Some(record) = record {
+        record.request_body(&bytes);
+    }
     if !bytes.is_empty() {
         return resources::decode_as::<DeleteOptions>("DeleteOptions", &bytes)?.check();
     }

@@ -24,9 +24,9 @@ use crate::{
     ApiError,
     auth::Attributes,
     client::Patch,
-    protobuf,
+    fairness, protobuf,
     registry::{Call, Deleted, Outcome, Part, Served, decode},
-    store::Entry,
+    store::{Entry, Scope},
 };
 
 /// What the path of a URL names.
@@ -70,7 +70,12 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let name = named.required("metadata.name").filter(|_| verb != "deletecollection");
     let attributes = call.attributes(verb, &place.subresource);
     let name = name.unwrap_or(attributes.name);
-    exchange.state.registry.authorize(&user, &Attributes { name, field_selector, ..attributes })?;
+    let attributes = Attributes { name, field_selector, ..attributes };
+    if !is_long_running(verb, &place.subresource) {
+        let width = width(&exchange, &call, verb);
+        exchange.flow.take_seat(exchange.state, &user, &attributes, width).await?;
+    }
+    exchange.authorize(&user, &attributes)?;
     match place.subresource.as_str() {
         "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,
         "" => whole(exchange, &place, &call, verb).await,
@@ -94,6 +99,23 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         }
         _ => Err(ApiError::MethodNotAllowed),
     }
+}
+
+/// Whether the request takes no seat, as it may go on for as long as the client likes. A watch takes one until it has
+/// begun.
+fn is_long_running(verb: &str, subresource: &str) -> bool {
+    is_connection(subresource) || (verb == "get" && subresource == "log")
+}
+
+/// How many seats the request takes.
+fn width(exchange: &Exchange<'_>, call: &Call<'_>, verb: &str) -> u32 {
+    if verb != "list" || call.served.is_virtual {
+        return 1;
+    }
+    let storage = &call.served.storage;
+    let objects = exchange.state.registry.store().snapshot().count(&Scope::all(storage));
+    let limit = exchange.query.number("limit").ok().flatten().and_then(|limit| usize::try_from(limit).ok());
+    fairness::width_of_list(limit.filter(|limit| *limit > 0).map_or(objects, |limit| limit.min(objects)))
 }
 
 /// Understands the path.
@@ -477,7 +499,11 @@ async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, V
             ));
         }
     };
+    let record = exchange.record;
     let bytes = body::read(exchange.body).await?;
+    if let Some(record) = record {
+        record.request_body(&bytes);
+    }
     let value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
     let patch = kind(value);

@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+mod bad_input;
 mod encodings;
 
-use super::{State, handle};
+use super::{Caller, State, handle};
 use crate::{
     ApiClient,
-    auth::{AuthenticationSettings, Authenticator, TokenIssuer, User, pki::Pki},
+    auth::{Attributes, AuthenticationSettings, Authenticator, TokenIssuer, User, pki::Pki},
+    fairness::{DEFAULT_SEATS, Fairness},
     images::ImageLibrary,
 };
 
@@ -94,6 +96,7 @@ impl Cluster {
         let state = State::new(
             client.registry().clone(),
             authenticator,
+            Arc::new(Fairness::new(DEFAULT_SEATS, &client.store().snapshot())),
             Arc::new(images),
             Arc::new(super::aggregation::Aggregator::new(pki.proxy_client.clone())),
             &pki.kubelet_client,
@@ -102,13 +105,14 @@ impl Cluster {
         let state = Arc::new(state.expect("a state"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (user, ends, served) = (user.map(Arc::new), shutdown.clone(), state.clone());
+        let caller = Arc::new(Caller { certified: user.map(Arc::new), address: None });
+        let (ends, served) = (shutdown.clone(), state.clone());
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = ends.run_until_cancelled(listener.accept()).await {
-                let (state, user) = (served.clone(), user.clone());
+                let (state, caller) = (served.clone(), caller.clone());
                 let service = service_fn(move |request| {
-                    let (state, user) = (state.clone(), user.clone());
-                    async move { Ok::<_, std::convert::Infallible>(handle(state, user, request).await) }
+                    let (state, caller) = (state.clone(), caller.clone());
+                    async move { Ok::<_, std::convert::Infallible>(handle(state, caller, request).await) }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
@@ -742,20 +746,23 @@ async fn both_kinds_of_event_are_one() {
 }
 
 #[tokio::test]
-async fn a_crowd_is_asked_to_come_again_but_health_is_told() {
-    let cluster = Cluster::start().await;
-    let slots = cluster.state.slots.available_permits();
-    let crowd = cluster
-        .state
-        .slots
-        .try_acquire_many(slots.try_into().expect("a small number"))
-        .expect("all are free");
+async fn a_crowd_is_asked_to_come_again() {
+    let cluster = Cluster::start_for(Some(User::new("jane", vec![]))).await;
+    // Nothing else is configured here, so users fall to the level that has no queues.
+    let jane = User::new("jane", vec![]);
+    let list =
+        Attributes { verb: "list", resource: "configmaps", namespace: "shop", ..Attributes::default() };
+    let schema = cluster.state.fairness.classify(&jane, &list);
+    let crowd: Vec<_> = std::iter::from_fn(|| schema.level.try_acquire(1)).collect();
     let refused = cluster.get(MAPS).await;
     assert_eq!((refused.status, refused.body["reason"].as_str()), (429, Some("TooManyRequests")));
     assert_eq!(refused.headers[header::RETRY_AFTER], "1");
-    assert_eq!(cluster.get("/livez").await.status, 200);
+    assert!(refused.headers.contains_key("x-kubernetes-pf-flowschema-uid"));
     drop(crowd);
-    assert_eq!(cluster.get(MAPS).await.status, 200);
+    let served = cluster.get(MAPS).await;
+    assert_eq!(served.status, 403, "jane has no role");
+    assert!(served.headers.contains_key("x-kubernetes-pf-prioritylevel-uid"));
+    assert_eq!(schema.level.load().seats_in_use, 0);
 }
 
 #[tokio::test]

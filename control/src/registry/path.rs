@@ -4,7 +4,7 @@
 //! where another writer was faster, the whole road is taken again with the newer state. Uids, times and random
 //! names are chosen here, before a command is proposed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use super::{
 use crate::{
     ApiError,
     admission::{Admission, matching::Operation, quota},
+    audit::Audit,
     auth::{Attributes, Authorizer, User},
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Revision, Snapshot, Store, StoreError},
@@ -52,6 +53,8 @@ struct Inner {
     settings: ClusterSettings,
     admission: Admission,
     authorizer: Arc<Authorizer>,
+    /// Set before anything is served, if at all.
+    audit: OnceLock<Arc<Audit>>,
 }
 
 /// Who does something to which object or collection.
@@ -113,7 +116,8 @@ impl Registry {
         let admission = Admission::new(authorizer.clone());
         let kinds = ArcSwap::from_pointee(kinds);
         let changes = watch::Sender::new(0);
-        Self(Arc::new(Inner { store, kinds, changes, settings, admission, authorizer }))
+        let audit = OnceLock::new();
+        Self(Arc::new(Inner { store, kinds, changes, settings, admission, authorizer, audit }))
     }
 
     pub fn store(&self) -> &Store {
@@ -134,6 +138,17 @@ impl Registry {
     }
     pub fn settings(&self) -> &ClusterSettings {
         &self.0.settings
+    }
+
+    /// Has what is done from now on recorded; said once.
+    pub fn record_to(&self, audit: Arc<Audit>) {
+        if self.0.audit.set(audit).is_err() {
+            tracing::warn!("requests are recorded already");
+        }
+    }
+    /// Where requests are recorded, if they are.
+    pub fn audit(&self) -> Option<&Arc<Audit>> {
+        self.0.audit.get()
     }
 
     /// Refuses what the user may not do.

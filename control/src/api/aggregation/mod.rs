@@ -296,7 +296,7 @@ fn authorize(exchange: &Exchange<'_>) -> Result<(), ApiError> {
         name: &named.name,
         ..Attributes::default()
     };
-    exchange.state.registry.authorize(&exchange.user, &attributes)
+    exchange.authorize(&exchange.user, &attributes)
 }
 
 #[cfg(test)]

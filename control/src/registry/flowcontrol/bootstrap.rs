@@ -14,7 +14,7 @@ use k8s_openapi::{
 use super::{CATCH_ALL, EXEMPT};
 
 /// Tells that the object follows Kubernetes' own as long as nobody changes it.
-const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+pub const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const QUEUE_LENGTH: i32 = 50;
 
 /// Name, shares, lendable percent, and queues with the size of a hand of them.
@@ -125,7 +125,8 @@ pub(super) fn mandatory_schema(name: &str) -> Option<FlowSchemaSpec> {
     is_mandatory(name).then(|| spec(schema))
 }
 
-fn is_mandatory(name: &str) -> bool {
+/// Whether no cluster can do without the level and the schema of this name.
+pub fn is_mandatory(name: &str) -> bool {
     [EXEMPT, CATCH_ALL].contains(&name)
 }
 

@@ -7,7 +7,7 @@ mod priority_level;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{flow_schemas, priority_levels};
+pub use bootstrap::{AUTO_UPDATE, flow_schemas, is_mandatory, priority_levels};
 
 use naru_model::validation::{FieldErrors, Path};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use super::Kinds;
 /// Of the level that is never limited, and of the schema that leads to it.
 const EXEMPT: &str = "exempt";
 /// Of the level and the schema for what no other schema takes.
-const CATCH_ALL: &str = "catch-all";
+pub const CATCH_ALL: &str = "catch-all";
 
 /// Adds all of them.
 pub(super) fn add(kinds: &mut Kinds) {

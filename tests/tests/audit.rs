@@ -1,0 +1,125 @@
+//! The audit log, by a policy file, as an auditor reads it.
+
+use std::path::PathBuf;
+
+use naru_tests::{Cluster, Options, eventually, naru_binary};
+use serde_json::Value;
+
+const POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, users: [nobody]}
+- {level: Metadata, resources: [{group: '', resources: [secrets]}], namespaces: [default]}
+- {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], namespaces: [default], omitManagedFields: true}
+- {level: Metadata, nonResourceURLs: [/version]}
+";
+
+fn start() -> (Cluster, PathBuf) {
+    let dir = tempfile::Builder::new().prefix("naru-audit-").tempdir().expect("a folder").keep();
+    let (policy, log) = (dir.join("policy.yaml"), dir.join("audit.log"));
+    std::fs::write(&policy, POLICY).expect("a policy");
+    let flag = |name: &str, value: &PathBuf| format!("--audit-{name}={}", value.display());
+    let args = vec![flag("policy-file", &policy), flag("log-path", &log)];
+    (Cluster::start_with(Options { args, ..Options::default() }), dir)
+}
+
+fn events(dir: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(dir.join("audit.log")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("an event is a line of JSON")).collect()
+}
+
+#[tokio::test]
+async fn what_the_policy_asks_for_is_recorded() {
+    let (mut cluster, dir) = start();
+    let kubectl = cluster.kubectl();
+    kubectl.run(&["create", "secret", "generic", "db", "--from-literal=password=hunter2"]).ok();
+    kubectl.run(&["create", "configmap", "prices", "--from-literal=tea=3"]).ok();
+    kubectl.run(&["patch", "configmap", "prices", "-p", r#"{"data":{"tea":"4"}}"#]).ok();
+    kubectl.run(&["get", "configmap", "prices", "--as", "jane"]).refused();
+    kubectl.run(&["get", "--raw", "/version"]).ok();
+    kubectl.run(&["get", "nodes"]).ok();
+    let find = |verb: &str, resource: &str, user: &str| {
+        events(&dir).into_iter().find(|event| {
+            event["verb"] == verb
+                && event["objectRef"]["resource"] == resource
+                && (user.is_empty() || event["impersonatedUser"]["username"] == user)
+                && event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("kubectl"))
+        })
+    };
+    let wait = async |verb: &'static str, resource: &'static str, user: &'static str| {
+        eventually("the event", async || find(verb, resource, user).ok_or(format!("no {verb} of {resource}")))
+            .await
+    };
+    let secret = wait("create", "secrets", "").await;
+    assert_eq!(
+        (&secret["stage"], &secret["level"], &secret["objectRef"]["name"]),
+        (&"ResponseComplete".into(), &"Metadata".into(), &"db".into())
+    );
+    assert_eq!(secret["responseStatus"]["code"], 201);
+    assert_eq!(secret["user"]["username"], "kubernetes-admin");
+    assert_eq!(secret["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(secret["sourceIPs"][0], "127.0.0.1");
+    let map = wait("create", "configmaps", "").await;
+    assert_eq!(map["requestObject"]["data"]["tea"], "3");
+    assert!(map["responseObject"]["metadata"]["uid"].is_string());
+    assert!(map["responseObject"]["metadata"].get("managedFields").is_none(), "{map}");
+    let patch = wait("patch", "configmaps", "").await;
+    assert_eq!(patch["requestObject"]["data"]["tea"], "4");
+    let refused = wait("get", "configmaps", "jane").await;
+    assert_eq!(refused["responseStatus"]["code"], 403);
+    assert_eq!(refused["responseStatus"]["reason"], "Forbidden");
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    eventually("the path", async || {
+        let found = events(&dir).iter().any(|event| event["requestURI"] == "/version");
+        if found { Ok(()) } else { Err("nothing of /version") }
+    })
+    .await;
+    // Clients can refer to the record, and name it themselves.
+    let headers = kubectl.run(&["get", "configmap", "prices", "-v=8"]).stderr;
+    assert!(headers.to_lowercase().contains("audit-id"), "{headers}");
+
+    // What the control plane itself writes is recorded, too; what no rule names is not.
+    kubectl.run(&["delete", "configmap", "kube-root-ca.crt"]).ok();
+    eventually("the controller's write", async || {
+        let account = "system:serviceaccount:kube-system:root-ca-cert-publisher";
+        let found = events(&dir).iter().any(|event| event["user"]["username"] == account);
+        if found { Ok(()) } else { Err("nothing of the controller") }
+    })
+    .await;
+    assert_eq!(cluster.stop(), 0);
+    let all = events(&dir);
+    assert!(all.iter().all(|event| event["objectRef"]["resource"] != "nodes"));
+    assert!(!std::fs::read_to_string(dir.join("audit.log")).expect("the log").contains("hunter2"));
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+#[test]
+fn a_bad_policy_keeps_the_server_from_starting_and_says_why() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let policy = dir.path().join("policy.yaml");
+    let start = |log: &str| {
+        let output = std::process::Command::new(naru_binary())
+            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.path().join("data"))
+            .arg("--audit-policy-file")
+            .arg(&policy)
+            .args(["--audit-log-path", log])
+            .env("HOME", dir.path())
+            .output()
+            .expect("naru starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = start("-");
+    assert!(code == Some(1) && error.contains("cannot read the audit policy"), "{error}");
+    std::fs::write(&policy, POLICY.replace("RequestResponse", "Everything")).expect("a policy");
+    let (code, error) = start("-");
+    assert!(code == Some(1) && error.contains("unknown variant `Everything`"), "{error}");
+    std::fs::write(&policy, POLICY).expect("a policy");
+    let (code, error) = start("/nonexistent/audit.log");
+    assert!(
+        code == Some(1) && error.contains("cannot write the audit log /nonexistent/audit.log"),
+        "{error}"
+    );
+    assert!(!dir.path().join("data/server/store/log").exists(), "nothing was made");
+}

@@ -5,7 +5,7 @@ export NARU_TOOLS ?= $(HOME)/.cache/naru/tools
 SAMPLES := $(CURDIR)/build/samples
 NARU := $(CARGO_TARGET_DIR)/debug/naru
 
-.PHONY: help demo build samples setup tools clients test unit e2e bench lint fmt deny clean
+.PHONY: help demo build samples setup tools clients test unit e2e schemathesis bench lint fmt deny clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,10 @@ unit: setup ## unit tests
 
 e2e: build samples tools clients ## end-to-end tests: the real binary, driven by real clients
 	NARU_BIN=$(NARU) NARU_SAMPLES=$(SAMPLES) cargo nextest run --locked -p naru-tests -p naru
+	@tools/schemathesis.sh $(NARU) $(NARU_TOOLS) 40
+
+schemathesis: build ## what the OpenAPI documents allow and forbid, sent for five minutes: no 500
+	@tools/schemathesis.sh $(NARU) $(NARU_TOOLS) 300
 
 bench: samples tools ## benchmarks beside their peers; rewrites the tables of docs/PERFORMANCE.md
 	@tools/setup.sh bench

@@ -174,7 +174,10 @@ async fn a_pod_finds_a_token_of_its_account() {
         of(".spec.containers[0].volumeMounts[0].mountPath"),
         "/var/run/secrets/kubernetes.io/serviceaccount"
     );
-    let folder = find(&cluster.data_dir(), &format!("{uid}/volumes/kubernetes.io~projected/{volume}"));
+    let folder = find(
+        &[cluster.data_dir().as_ref(), std::path::Path::new("/dev/shm")],
+        &format!("{uid}/volumes/kubernetes.io~projected/{volume}"),
+    );
     let read = |file: &str| std::fs::read_to_string(folder.join(file)).expect("a projected file");
     assert_eq!(read("namespace"), "shop");
     assert!(read("ca.crt").contains("BEGIN CERTIFICATE"));
@@ -204,9 +207,9 @@ async fn a_pod_finds_a_token_of_its_account() {
     );
 }
 
-/// The folder below `root` whose path ends in `end`.
-fn find(root: &std::path::Path, end: &str) -> PathBuf {
-    let mut open = vec![root.to_owned()];
+/// The folder below one of `roots` whose path ends in `end`.
+fn find(roots: &[&std::path::Path], end: &str) -> PathBuf {
+    let mut open: Vec<PathBuf> = roots.iter().map(|root| root.to_path_buf()).collect();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -218,7 +221,7 @@ fn find(root: &std::path::Path, end: &str) -> PathBuf {
             }
         }
     }
-    panic!("{end} is nowhere below {}", root.display());
+    panic!("{end} is nowhere below {roots:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Single files that are mounted.
 //!
 //! WASI opens folders only: the files of one guest folder are linked (a hard link: what the guest writes is in the
-//! file) into a folder of the container's own, which is mounted in their place.
+//! file) into a folder of the container's own, which is mounted in their place. A file of another file system (text from
+//! the API is kept in memory) cannot be linked: where it is read-only it is copied, as it would not follow the API
+//! either way.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +61,13 @@ fn link_all(links: &Path, files: &[Mount]) -> Result<(), (String, io::Error)> {
         let link = || {
             fs::create_dir_all(links)?;
             let name = Path::new(&file.guest_path).file_name().ok_or(io::ErrorKind::InvalidInput)?;
-            fs::hard_link(file.host_path.canonicalize()?, links.join(name))
+            let (source, link) = (file.host_path.canonicalize()?, links.join(name));
+            match fs::hard_link(&source, &link) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices && file.read_only => {
+                    fs::copy(&source, &link).map(drop)
+                }
+                linked => linked,
+            }
         };
         link().map_err(|error| (file.guest_path.clone(), error))?;
     }

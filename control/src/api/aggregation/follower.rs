@@ -48,33 +48,37 @@ impl Follower {
     /// Until shutdown.
     pub async fn run(self) {
         let shutdown = self.shutdown.clone();
+        let mut is_news = true;
         loop {
             let seen = self.client.store().snapshot().revision();
             let round = async {
                 local::reconcile(&self.client).await;
                 self.refresh().await;
-                self.changed(seen).await;
+                self.changed(seen, is_news).await
             };
-            if shutdown.run_until_cancelled(round).await.is_none() {
-                return;
+            match shutdown.run_until_cancelled(round).await {
+                Some(news) => is_news = news,
+                None => return,
             }
         }
     }
 
-    /// Waits for a change of what is served after `seen`, or until it is time to look again.
-    async fn changed(&self, seen: Revision) {
+    /// Waits for a change of what is served after `seen` (true), or until it is time to look again (false). What is
+    /// served follows the definitions, so that the round after news (`is_news`) may still have seen the old state: then
+    /// there is another one soon.
+    async fn changed(&self, seen: Revision, is_news: bool) -> bool {
         let remotes = self.aggregator.remotes();
-        let pause = if remotes.iter().any(|remote| remote.resources.is_err()) { RETRY } else { RECHECK };
+        let is_soon = is_news || remotes.iter().any(|remote| remote.resources.is_err());
         let recheck = async {
-            if remotes.is_empty() {
+            if remotes.is_empty() && !is_news {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(if is_soon { RETRY } else { RECHECK }).await;
         };
         tokio::select! {
-            () = recheck => (),
-            () = self.change_of(RESOURCE, seen) => (),
-            () = self.change_of(DEFINITIONS, seen) => (),
+            () = recheck => false,
+            () = self.change_of(RESOURCE, seen) => true,
+            () = self.change_of(DEFINITIONS, seen) => true,
         }
     }
 

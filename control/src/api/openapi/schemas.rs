@@ -38,6 +38,7 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
     for (type_name, schema) in &mut schemas {
         add_merge_facts(type_name, schema);
         correct_required(type_name, schema);
+        open_any_value(type_name, schema);
         match dialect {
             Dialect::V2 => unwrap_references(schema),
             Dialect::V3 => wrap_references(schema),
@@ -144,6 +145,19 @@ fn correct_required(type_name: &str, schema: &mut Value) {
     }
     if !required.is_empty() {
         schema.insert("required".into(), required.into());
+    }
+}
+
+/// Types of definitions' schemas that take values of several types: Kubernetes' documents say of these nothing but what
+/// they are for, and kubectl checks values against what is said.
+const ANY_VALUE: &[&str] =
+    &["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"];
+
+fn open_any_value(type_name: &str, schema: &mut Value) {
+    let name = type_name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.");
+    if let (Some(schema), true) = (schema.as_object_mut(), name.is_some_and(|name| ANY_VALUE.contains(&name)))
+    {
+        schema.retain(|key, _| key == "description");
     }
 }
 

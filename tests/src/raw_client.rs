@@ -18,6 +18,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 pub struct Target {
     authority: String,
     tls: TlsConnector,
+    /// Whom the kubeconfig's user impersonates.
+    impersonated: Option<String>,
 }
 
 impl Target {
@@ -47,7 +49,12 @@ impl Target {
                 .expect("a client identity");
         let server = cluster.server.expect("a server");
         let authority = server.trim_start_matches("https://").trim_end_matches('/').to_owned();
-        Self { authority, tls: TlsConnector::from(Arc::new(config)) }
+        Self { authority, tls: TlsConnector::from(Arc::new(config)), impersonated: None }
+    }
+
+    /// Requests are made as `user`.
+    pub fn acting_as(self, user: &str) -> Self {
+        Self { impersonated: Some(user.to_owned()), ..self }
     }
 
     /// `127.0.0.1:6443`.
@@ -70,7 +77,7 @@ impl Target {
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
-        Connection { sender, authority: self.authority.clone() }
+        Connection { sender, authority: self.authority.clone(), impersonated: self.impersonated.clone() }
     }
 }
 
@@ -78,6 +85,7 @@ impl Target {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    impersonated: Option<String>,
 }
 
 impl Connection {
@@ -88,13 +96,15 @@ impl Connection {
         content_type: &str,
         body: Bytes,
     ) -> Response<Incoming> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", &self.authority)
-            .header("content-type", content_type)
-            .body(Full::new(body))
-            .expect("a request");
+            .header("content-type", content_type);
+        if let Some(user) = &self.impersonated {
+            request = request.header("impersonate-user", user);
+        }
+        let request = request.body(Full::new(body)).expect("a request");
         self.sender.ready().await.expect("the connection stands");
         self.sender.send_request(request).await.expect("an answer")
     }

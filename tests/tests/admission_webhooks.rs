@@ -240,6 +240,7 @@ async fn a_webhook_refuses_and_says_why() {
             json!({ "allowed": is_fine, "status": { "message": "none may run" } })
         }
         "/evict" => json!({ "allowed": request["object"]["kind"] != "Eviction" }),
+        "/exec" => json!({ "allowed": request["object"]["command"] != json!(["sh"]) || request["operation"] != "CONNECT" }),
         "/autoscalers" => patch(&json!([{ "op": "replace", "path": "/spec/metrics/0/resource/target/averageUtilization", "value": 33 }])),
         _ => json!({ "allowed": false }),
     })
@@ -289,6 +290,13 @@ async fn a_webhook_refuses_and_says_why() {
     let refused = kubectl.run_with(&["create", "--raw", path, "-f", "-"], eviction).refused();
     assert!(refused.contains("evict.example.com"), "{refused}");
     kubectl.run(&["-n", "shop", "get", "pod", "web"]).ok();
+
+    let shells = rule(&[""], &["v1"], &["pods/exec"], &["CONNECT"]);
+    kubectl.apply(&configuration("Validating", "exec", &server.client("/exec"), shells, json!({})));
+    let refused = kubectl.run(&["-n", "shop", "exec", "web", "--", "sh"]).refused();
+    assert!(refused.contains("exec.example.com"), "{refused}");
+    let refused = kubectl.run(&["-n", "shop", "exec", "web", "--", "ls"]).refused();
+    assert!(refused.contains("does not have a host assigned"), "{refused}");
 
     // A rule for one version is about the others, too, in the form that it knows.
     let newest = rule(&["autoscaling"], &["v2"], &["horizontalpodautoscalers"], &["CREATE"]);

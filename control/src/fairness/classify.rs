@@ -293,18 +293,4 @@ mod tests {
             assert_eq!(schema.flow(&jane, &shop) != schema.flow(&jane, &bank), namespaces_differ);
         }
     }
-
-    /// The figure in the commit message: `cargo test --release -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "prints a figure"]
-    fn what_finding_a_schema_costs() {
-        let classifier = compile(&flow_schemas().collect::<Vec<_>>());
-        let user = User::service_account("shop", "ci", "", Extra::new());
-        let (began, rounds) = (std::time::Instant::now(), 1_000_000);
-        for _ in 0..rounds {
-            let schema = classifier.find(&user, std::hint::black_box(&of("get", "", "pods", "shop")));
-            drop(schema.and_then(|schema| schema.level.try_acquire(1)));
-        }
-        println!("{:?} a request", began.elapsed() / rounds);
-    }
 }

@@ -1,5 +1,5 @@
-//! Where volumes with text from the API live: in memory. A secret has no business on a disk, and a thousand small
-//! files on the disk of the store's log make every write wait for the file system's journal.
+//! Where volumes with text from the API live: in memory. A secret has no business on a disk, and the files
+//! of a thousand pods that start at once compete there with the store's log.
 //!
 //! One directory per agent below the machine's `/dev/shm`, named after the agent's data directory and readable by its
 //! user only. It names its owner, so that whatever a killed agent left behind is removed once its data directory is

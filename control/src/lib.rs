@@ -16,6 +16,7 @@ pub mod plane;
 mod protobuf; // Bodies of typed Go clients.
 mod rarely; // Lines in the log that must not become a flood.
 pub mod registry;
+pub mod resource_metrics;
 pub mod scheduler;
 pub mod settings;
 pub mod store;

@@ -167,8 +167,10 @@ impl ControlPlane {
             shutdown.clone(),
         )
         .map_err(StartError::Tls)?;
+        let usage = state.resource_metrics().clone().run(shutdown.clone());
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];
+        tasks.push(tokio::spawn(usage));
         let (upkeep, ends) = (client.clone(), shutdown.clone());
         tasks.push(tokio::spawn(async move { fairness.follow(&upkeep, ends).await }));
         let defaults = ControllerSettings::default();

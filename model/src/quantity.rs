@@ -60,6 +60,11 @@ impl Quantity {
         Self { nanos: i128::from(milli) * (NANOS / 1000), format: Format::DecimalSi }
     }
 
+    /// As for measured cpu: `from_nano(12_345)` is `12345n`.
+    pub fn from_nano(nano: i64) -> Self {
+        Self { nanos: i128::from(nano), format: Format::DecimalSi }
+    }
+
     /// As for memory: prints with `Ki`, `Mi`, … where that is exact.
     pub fn from_bytes(bytes: i64) -> Self {
         Self::from_units(bytes, Format::BinarySi)

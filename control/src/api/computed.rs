@@ -13,7 +13,7 @@ use super::{
     body::Body,
     encoding::Encoding,
     handler::{Exchange, State, add_warnings, json_response},
-    list, resources, reviews,
+    list, resource_metrics, resources, reviews,
     select::Filter,
 };
 use crate::{
@@ -33,6 +33,9 @@ pub async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     match (served.qualified.as_str(), verb) {
         ("componentstatuses", _) => components(exchange, served, call, verb).await,
+        ("nodes.metrics.k8s.io" | "pods.metrics.k8s.io", _) => {
+            resource_metrics::answer(exchange, served, call, verb).await
+        }
         ("bindings", "create") => bind(exchange, call).await,
         _ => reviews::answer(exchange, call).await,
     }

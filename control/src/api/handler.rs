@@ -30,6 +30,7 @@ use crate::{
     images::ImageLibrary,
     protobuf,
     registry::Registry,
+    resource_metrics::ResourceMetrics,
 };
 
 /// What every request may use.
@@ -38,6 +39,7 @@ pub struct State {
     pub(super) authenticator: Authenticator,
     pub(super) images: Arc<ImageLibrary>,
     pub(super) nodes: NodeClient,
+    pub(super) resource_metrics: Arc<ResourceMetrics>,
     pub(super) aggregator: Arc<Aggregator>,
     pub(super) documents: Documents,
     pub(super) metrics: Metrics,
@@ -60,17 +62,25 @@ impl State {
         kubelet_client: &Identity,
         shutdown: CancellationToken,
     ) -> Result<Self, String> {
+        let nodes = NodeClient::new(kubelet_client)?;
+        let resource_metrics = ResourceMetrics::new(registry.store().clone(), nodes.clone());
         Ok(Self {
             registry,
             authenticator,
             images,
-            nodes: NodeClient::new(kubelet_client)?,
+            nodes,
+            resource_metrics: Arc::new(resource_metrics),
             aggregator,
             documents: Documents::default(),
             metrics: Metrics::default(),
             fairness,
             shutdown,
         })
+    }
+
+    /// What nodes and pods use. It tells only while somebody runs it.
+    pub fn resource_metrics(&self) -> &Arc<ResourceMetrics> {
+        &self.resource_metrics
     }
 }
 

@@ -28,6 +28,7 @@ mod probes; // Health over HTTP.
 mod proxy; // HTTP to what runs in the cluster.
 mod query;
 mod recording; // For the audit log.
+mod resource_metrics; // metrics.k8s.io.
 mod resources;
 mod reviews;
 mod select;
@@ -40,3 +41,4 @@ mod watch;
 
 pub use body::Body;
 pub use handler::{Caller, State, handle};
+pub use nodes::NodeClient;

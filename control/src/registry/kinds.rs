@@ -13,8 +13,8 @@ use super::{
     disruptionbudget, endpoints, endpointslice,
     erased::{Erase, ErasedKind, OnUnknown},
     event, job, lease, limitrange, namespace, node, persistentvolume, persistentvolumeclaim, pod,
-    podtemplate, priorityclass, rbac, replicaset, replicationcontroller, resourcequota, reviews,
-    runtimeclass, secret, service, serviceaccount, statefulset, virtuals,
+    podtemplate, priorityclass, rbac, replicaset, replicationcontroller, resource_metrics, resourcequota,
+    reviews, runtimeclass, secret, service, serviceaccount, statefulset, virtuals,
 };
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
@@ -156,6 +156,8 @@ impl Kinds {
         kinds.add(super::apiservice::ApiServices);
         kinds.add(crd::Definitions);
         super::devices::add(&mut kinds);
+        kinds.add_virtual(resource_metrics::NodeUsages);
+        kinds.add_virtual(resource_metrics::PodUsages);
         kinds
     }
 

@@ -48,6 +48,7 @@ pub mod priorityclass;
 pub mod rbac;
 pub mod replicaset;
 pub mod replicationcontroller;
+pub mod resource_metrics;
 pub mod resourcequota;
 pub mod reviews;
 #[cfg(test)]

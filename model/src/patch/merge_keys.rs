@@ -85,6 +85,7 @@ pub fn type_name(group: &str, version: &str, kind: &str) -> String {
         "apiregistration.k8s.io" => {
             format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
         }
+        "metrics.k8s.io" => format!("io.k8s.metrics.pkg.apis.metrics.{version}.{kind}"),
         "internal.apiserver.k8s.io" => format!("{API}apiserverinternal.{version}.{kind}"),
         group => format!("{API}{}.{version}.{kind}", group.split('.').next().unwrap_or(group)),
     }

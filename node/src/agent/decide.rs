@@ -370,7 +370,7 @@ impl Step<'_> {
     fn hold(&mut self, container: &Container, delay: SignedDuration, left: SignedDuration) {
         let message = format!(
             "back-off {} restarting failed container={} pod={}",
-            go_duration(delay),
+            naru_model::duration::go(delay),
             container.name,
             self.pod.identity.long_name()
         );
@@ -443,12 +443,6 @@ fn terminate(pod: &PodView, observed: &Observed, termination: &Termination, now:
         plan.is_terminated = plan.actions.is_empty();
     }
     plan
-}
-
-/// As Go prints durations: `10s`, `1m20s`, `5m0s`.
-pub fn go_duration(duration: SignedDuration) -> String {
-    let (minutes, seconds) = (duration.as_secs() / 60, duration.as_secs() % 60);
-    if minutes == 0 { format!("{seconds}s") } else { format!("{minutes}m{seconds}s") }
 }
 
 #[cfg(test)]

@@ -142,12 +142,6 @@ fn restarts_wait_out_their_back_off() {
     assert_eq!(words(&plan), ["start web/4"]);
 }
 
-#[test]
-fn five_minutes_read_as_go_prints_them() {
-    assert_eq!(go_duration(SignedDuration::from_secs(300)), "5m0s");
-    assert_eq!(go_duration(SignedDuration::from_secs(80)), "1m20s");
-}
-
 fn with_init(init: Value) -> Value {
     json!({ "restartPolicy": "OnFailure", "initContainers": init })
 }

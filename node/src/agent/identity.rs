@@ -16,7 +16,7 @@ pub const ANNOTATION_MESSAGE_POLICY: &str = "io.kubernetes.container.termination
 pub const ANNOTATION_POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// Which pod: names for people and the API, the uid for everything that must not be confused with a namesake.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodIdentity {
     pub namespace: String,
     pub name: String,

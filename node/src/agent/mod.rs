@@ -26,8 +26,10 @@ mod inbox; // News for one pod's worker.
 mod json_patch; // The status patch.
 mod log_rotation; // Keeps log files within bounds.
 mod logs; // CRI log files, as `kubectl logs` wants them.
+mod machine_usage; // What the machine has used.
 mod memory_dir; // Where volumes with secrets live.
 mod node_api; // The node's HTTPS server.
+mod node_stats; // What the node and its pods use.
 mod node_status; // Registration, heartbeats, conditions.
 mod node_streams; // Its connections that become streams.
 mod objects; // ConfigMaps and Secrets, briefly cached.

@@ -4,7 +4,7 @@
 //! of the cluster's CA; only members of `system:masters` (the API server's kubelet client is one) get more than
 //! `/healthz`.
 
-use std::{convert::Infallible, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -25,10 +25,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use x509_parser::prelude::FromDer;
 
 use super::{
-    identity::{LABEL_CONTAINER_NAME, PodIdentity},
     log_rotation::file_of,
     logs::{self, LogOptions},
-    node_streams,
+    node_stats, node_streams,
     pod_manager::Workers,
     settings::{AgentError, AgentSettings},
     shared::Shared,
@@ -176,7 +175,7 @@ pub(super) fn text(code: StatusCode, message: impl Into<String>) -> Response<Bod
         .expect("the headers are constants")
 }
 
-fn json_body(value: &Value) -> Response<Body> {
+pub(super) fn json_body(value: &Value) -> Response<Body> {
     let body = Full::new(Bytes::from(value.to_string())).boxed_unsync();
     Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
@@ -218,8 +217,9 @@ impl Context {
                 self.container_logs(namespace, pod, container, &node_streams::query(request))
             }
             ["pods"] => self.pods(),
-            ["stats", "summary"] => self.stats_summary().await,
-            ["metrics"] => self.metrics().await,
+            ["stats", "summary"] => node_stats::summary(&self.shared, &self.workers).await,
+            ["metrics"] => node_stats::metrics(&self.workers),
+            ["metrics", "resource"] => node_stats::resource(&self.shared, &self.workers).await,
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
@@ -286,103 +286,6 @@ impl Context {
         let items: Vec<_> = self.workers.reports().iter().map(as_reported).collect();
         json_body(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
     }
-
-    async fn stats_summary(&self) -> Response<Body> {
-        let samples = match self.samples().await {
-            Ok(samples) => samples,
-            Err(reason) => return text(StatusCode::SERVICE_UNAVAILABLE, reason),
-        };
-        let now = Timestamp::now().to_string();
-        let mut pods = std::collections::BTreeMap::<String, (PodIdentity, Vec<Value>)>::new();
-        let (mut node_cpu, mut node_memory) = (0, 0);
-        for sample in samples {
-            node_cpu += sample.cpu_nanos;
-            node_memory += sample.memory_bytes;
-            let entry =
-                pods.entry(sample.pod.uid.clone()).or_insert_with(|| (sample.pod.clone(), Vec::new()));
-            entry.1.push(json!({
-                "name": sample.container,
-                "cpu": { "time": now, "usageCoreNanoSeconds": sample.cpu_nanos },
-                "memory": { "time": now, "workingSetBytes": sample.memory_bytes, "usageBytes": sample.memory_bytes },
-            }));
-        }
-        let pods = pods.into_values().map(|(pod, containers)| {
-            json!({
-                "podRef": { "name": pod.name, "namespace": pod.namespace, "uid": pod.uid },
-                "containers": containers,
-            })
-        });
-        json_body(&json!({
-            "node": {
-                "nodeName": self.shared.node_name,
-                "cpu": { "time": now, "usageCoreNanoSeconds": node_cpu },
-                "memory": { "time": now, "workingSetBytes": node_memory },
-            },
-            "pods": pods.collect::<Vec<_>>(),
-        }))
-    }
-
-    async fn metrics(&self) -> Response<Body> {
-        let reports = self.workers.reports();
-        let running = reports
-            .iter()
-            .flat_map(|report| &report.observed.containers)
-            .filter(|record| record.is_running());
-        let mut output = String::new();
-        let mut gauge = |name: &str, help: &str, value: usize| {
-            let _ = writeln!(output, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"); // To a String.
-        };
-        gauge("kubelet_running_pods", "Number of pods that have a worker.", reports.len());
-        gauge("kubelet_running_containers", "Number of containers that run.", running.count());
-        for (name, help, kind) in [
-            ("container_cpu_usage_seconds_total", "Cumulative cpu time consumed.", "counter"),
-            ("container_memory_working_set_bytes", "Current working set.", "gauge"),
-        ] {
-            let _ = writeln!(output, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for sample in self.samples().await.unwrap_or_default() {
-                let value = if kind == "counter" {
-                    format!("{:.6}", sample.cpu_nanos as f64 / 1e9)
-                } else {
-                    sample.memory_bytes.to_string()
-                };
-                let (pod, container) = (&sample.pod, &sample.container);
-                let _ = writeln!(
-                    output,
-                    "{name}{{namespace={:?},pod={:?},container={container:?}}} {value}",
-                    pod.namespace, pod.name
-                );
-            }
-        }
-        text(StatusCode::OK, output)
-    }
-
-    async fn samples(&self) -> Result<Vec<Sample>, String> {
-        let stats = self.shared.runtime.container_stats().await.map_err(|error| error.message)?;
-        let sample = |stats: k8s_cri::v1::ContainerStats| {
-            let attributes = stats.attributes?;
-            Some(Sample {
-                pod: PodIdentity::from_labels(&attributes.labels)?,
-                container: attributes.labels.get(LABEL_CONTAINER_NAME)?.clone(),
-                cpu_nanos: stats
-                    .cpu
-                    .and_then(|cpu| cpu.usage_core_nano_seconds)
-                    .map_or(0, |value| value.value),
-                memory_bytes: stats
-                    .memory
-                    .and_then(|memory| memory.working_set_bytes)
-                    .map_or(0, |value| value.value),
-            })
-        };
-        Ok(stats.into_iter().filter_map(sample).collect())
-    }
-}
-
-/// What one container uses.
-struct Sample {
-    pod: PodIdentity,
-    container: String,
-    cpu_nanos: u64,
-    memory_bytes: u64,
 }
 
 #[cfg(test)]

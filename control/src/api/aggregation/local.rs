@@ -77,6 +77,8 @@ fn priority(group: &str, version: &str, is_custom: bool) -> (i32, i32) {
     }
     let group = match group {
         "" => return (18000, 1),
+        // As metrics-server's own manifest has it.
+        "metrics.k8s.io" => return (100, 100),
         "apps" => 17800,
         "events.k8s.io" => 17750,
         "authentication.k8s.io" => 17700,

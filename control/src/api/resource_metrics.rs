@@ -1,0 +1,103 @@
+//! `metrics.k8s.io`: the figures of `crate::resource_metrics` as objects, one for each node or pod that has any.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use naru_model::quantity::Quantity;
+use serde_json::json;
+
+use super::{
+    body::Body,
+    encoding::Encoding,
+    handler::{Exchange, json_response},
+    list, resources,
+    select::Filter,
+};
+use crate::{
+    ApiError,
+    registry::{
+        Call, Served,
+        resource_metrics::{ContainerMetrics, NodeMetrics, PodMetrics, Usage, Window},
+    },
+    resource_metrics::{Amounts, Measured, Usages},
+    store::{Draft, Entry, Key, Revision, Scope},
+};
+
+/// Answers a get or a list.
+pub async fn answer(
+    exchange: Exchange<'_>,
+    served: &Arc<Served>,
+    call: &Call<'_>,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    let (form, _) = resources::negotiate(&exchange, served)?;
+    let state = exchange.state;
+    // The resource of which figures are told: `nodes` or `pods`, too, but of the core group.
+    let source = served.info.plural;
+    let filter = Filter::new(served, call, &exchange.query)?;
+    let view = state.registry.store().snapshot();
+    let body = if verb == "get" {
+        let not_found = |resource: &str, name: String| ApiError::NotFound { resource: resource.into(), name };
+        let of = view.get(&Key::new(source, call.namespace, call.name));
+        let of = of.ok_or_else(|| not_found(source, call.name.into()))?;
+        let usages = state.resource_metrics.usages().await;
+        let entry = entry(served, &of, &usages)?.ok_or_else(|| match source {
+            "nodes" => not_found("nodemetrics.metrics.k8s.io", call.name.into()),
+            _ => not_found("podmetrics.metrics.k8s.io", format!("{}/{}", call.namespace, call.name)),
+        })?;
+        form.object(served, &entry)?.into()
+    } else {
+        let usages = state.resource_metrics.usages().await;
+        let scope = Scope { resource: source.into(), ..filter.scope.clone() };
+        let chosen = view.range(&scope, None).filter(|of| filter.matches(of));
+        let entries = chosen.filter_map(|of| entry(served, &of, &usages).transpose());
+        list::answer(served, (form, Encoding::Json), entries.collect::<Result<_, _>>()?, json!({})).await?
+    };
+    Ok(json_response(StatusCode::OK, body))
+}
+
+/// What the node or pod `of` uses, if that is known.
+fn entry(served: &Served, of: &Entry, usages: &Usages) -> Result<Option<Arc<Entry>>, ApiError> {
+    let (namespace, name) = (of.meta.namespace.as_str(), of.meta.name.as_str());
+    let metadata = || ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+        labels: Some(of.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        creation_timestamp: Some(Time(Timestamp::now())),
+        ..ObjectMeta::default()
+    };
+    let draft = match served.info.plural {
+        "nodes" => usages.node(name).map(|measured| {
+            Draft::new(&NodeMetrics::new(metadata(), window(measured), usage(measured.value)))
+        }),
+        _ => usages.pod(namespace, name).map(|measured| {
+            let containers = measured.value.iter();
+            let containers = containers
+                .map(|of| ContainerMetrics { name: of.name.clone(), usage: usage(of.amounts) })
+                .collect();
+            Draft::new(&PodMetrics::new(metadata(), window(measured), containers))
+        }),
+    };
+    let draft = draft.transpose().map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(draft.map(|mut draft| {
+        // What is not stored has no revision.
+        draft.revision_at = 0;
+        Arc::new(Entry::new(Key::new(&served.storage, namespace, name), Revision(0), &draft))
+    }))
+}
+
+fn window<T>(measured: &Measured<T>) -> Window {
+    Window { end: measured.end, length: measured.length }
+}
+
+fn usage(amounts: Amounts) -> Usage {
+    let cpu = i64::try_from(amounts.cpu_nanocores).unwrap_or(i64::MAX);
+    let memory = i64::try_from(amounts.memory_bytes).unwrap_or(i64::MAX);
+    [("cpu", Quantity::from_nano(cpu)), ("memory", Quantity::from_bytes(memory))]
+        .map(|(name, amount)| (name.to_owned(), amount.into()))
+        .into()
+}

@@ -14,7 +14,8 @@ import sys
 
 API, MACHINERY, AGGREGATOR = sys.argv[1:4]
 GROUPS = ("admissionregistration apps authentication authorization autoscaling batch certificates coordination core "
-          "discovery events flowcontrol networking node policy rbac resource scheduling storage").split()
+          "discovery events flowcontrol networking node policy rbac resource scheduling storage "
+          "storagemigration").split()
 META = "k8s.io/apimachinery/pkg/apis/meta/v1"
 SPECIAL = {
     f"{META}.Time": "T", f"{META}.MicroTime": "M", f"{META}.Duration": "D", f"{META}.FieldsV1": "R",

@@ -100,6 +100,12 @@ async fn what_is_refused_has_its_code_and_says_why() {
             "{why}"
         );
     }
+    let read = async |query: &str, agent: &str| {
+        let reply = api.send("GET", &format!("{a}{query}"), &[("user-agent", agent)], "").await;
+        String::from_utf8_lossy(&reply.bytes).contains("\n  \"kind\": \"ConfigMap\"")
+    };
+    assert!(read("", "curl/8.5.0").await && read("?pretty=true", "kubectl").await);
+    assert!(!read("", "kubectl").await && !read("?pretty=false", "curl/8.5.0").await);
     let large = json!({ "metadata": { "name": "large" }, "data": { "k": "x".repeat(3 << 20) } });
     let why = api.post(MAPS, &large).await.refused(413, "RequestEntityTooLarge");
     assert_eq!(why, "Request entity too large: limit is 3145728");

@@ -163,7 +163,7 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
     let (parts, body) = request.into_parts();
     let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
-    let is_pretty = query.flag("pretty");
+    let is_pretty = is_pretty(&query, &parts);
     let audit = state.registry.audit();
     let record = audit.map(|audit| audit.begin(&parts, query.flag("watch"), caller.address));
     let answer = async {
@@ -196,6 +196,15 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
         Some(accepted) if is_read => compress(accepted, response),
         _ => response,
     }
+}
+
+/// Whether somebody reads the answer as it comes: who asks for it with `?pretty=`, or with a tool for that.
+fn is_pretty(query: &Query<'_>, parts: &Parts) -> bool {
+    if query.has("pretty") {
+        return query.flag("pretty");
+    }
+    let agent = parts.headers.get(header::USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
+    [&b"curl"[..], b"Wget", b"Mozilla/5.0"].into_iter().any(|reader| agent.starts_with(reader))
 }
 
 /// Who the request is from, or is to be taken for.
@@ -413,6 +422,9 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
 }
 
 fn prettify(response: Response<Body>) -> Response<Body> {
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+        return response;
+    }
     let (mut parts, body) = response.into_parts();
     let Body::Full(Some(bytes)) = body else { return Response::from_parts(parts, body) };
     let value: Option<Value> = serde_json::from_slice(&bytes).ok();

@@ -307,7 +307,7 @@ fn summary(request: &CertificateSigningRequest) -> String {
 }
 
 /// `example.com/a-signer`
-fn validate_signer(path: &Path, signer: &str, errors: &mut FieldErrors) {
+pub(super) fn validate_signer(path: &Path, signer: &str, errors: &mut FieldErrors) {
     if signer.is_empty() {
         return errors.required(path, "");
     }

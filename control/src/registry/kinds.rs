@@ -139,6 +139,8 @@ impl Kinds {
         kinds.add(endpointslice::EndpointSlices);
         kinds.add(certificates::SigningRequests);
         kinds.add(certificates::TrustBundles);
+        kinds.add(super::pod_certificates::PodCertificateRequests);
+        kinds.add(super::storage_migration::StorageVersionMigrations);
         kinds.add(rbac::Roles);
         kinds.add(rbac::RoleBindings);
         kinds.add(rbac::ClusterRoles);

@@ -10,6 +10,7 @@ mod apiservice;
 mod apply;
 pub mod autoscaler;
 pub mod certificates;
+mod conditions; // `metav1.Condition`.
 pub mod configmap;
 pub mod controllerrevision;
 pub mod crd;
@@ -41,6 +42,7 @@ mod path;
 pub mod persistentvolume;
 pub mod persistentvolumeclaim;
 pub mod pod;
+mod pod_certificates;
 pub mod podspec;
 pub mod podtemplate;
 mod prepare;
@@ -57,8 +59,11 @@ pub mod runtimeclass;
 pub mod secret;
 pub mod service;
 pub mod serviceaccount;
+#[cfg(test)]
+mod stable_kinds;
 pub mod statefulset;
 mod storage;
+mod storage_migration;
 mod subresource;
 #[cfg(test)]
 mod testing;

@@ -221,6 +221,9 @@ impl Step<'_> {
                 }
             }
         }
+        if self.plan.terminate.is_none() {
+            self.ephemeral_containers();
+        }
     }
 
     /// The run of a container in the present sandbox: earlier sandboxes' runs count for restarts only.
@@ -314,6 +317,20 @@ impl Step<'_> {
         }
     }
 
+    /// Starts those that have never run. They come last, so that the pod's own work does not wait for their images.
+    fn ephemeral_containers(&mut self) {
+        let pod = self.pod;
+        for container in pod.ephemeral_containers() {
+            let is_new = match self.observed.latest(&container.name) {
+                Some(record) => record.state == RunState::Created,
+                None => reported_runs(pod, &container.name) == 0,
+            };
+            if is_new {
+                self.start(container);
+            }
+        }
+    }
+
     /// Kills a running container that failed a probe or whose definition changed.
     fn kill_if_unfit(&mut self, container: &Container, record: &ContainerRecord) -> bool {
         let name = &container.name;
@@ -382,9 +399,7 @@ impl Step<'_> {
 /// How many runs the API has been told of, for a container that the runtime has forgotten.
 fn reported_runs(pod: &PodView, name: &str) -> u32 {
     let Some(status) = pod.status() else { return 0 };
-    let lists = [&status.init_container_statuses, &status.container_statuses];
-    let reported = lists.into_iter().flatten().flatten().find(|status| status.name == name);
-    match reported {
+    match super::pod_status::by_name(status).get(name) {
         Some(status) if super::pod_status::has_run(status) => status.restart_count.max(0) as u32 + 1,
         _ => 0,
     }

@@ -296,3 +296,34 @@ fn restart_counts_go_on_where_the_runtime_has_forgotten() {
     check(status(json!({ "lastState": { "terminated": { "exitCode": 137 } } })), "start web/5");
     check(status(json!({ "restartCount": 0, "lastState": {} })), "start web/0");
 }
+
+#[test]
+fn ephemeral_containers_run_once_and_decide_nothing() {
+    let spec = |rest: Value| {
+        let mut spec = json!({ "ephemeralContainers": [{ "name": "probe", "image": "x" }] });
+        spec.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        spec
+    };
+    check(spec(json!({})), "no-sandbox", &["sandbox 0"]);
+    check(spec(json!({})), "", &["start web/0", "start probe/0"]);
+    check(spec(json!({})), "web+ probe+", &[]);
+    check(spec(json!({})), "web+ probe0", &[]);
+    check(spec(json!({})), "web+ probe1", &[]);
+    check(spec(json!({})), "web+ probe.", &["remove probe-0", "start probe/0"]);
+    // Not again in another sandbox, and not instead of the pod's own work.
+    check(spec(json!({})), "web+ !probe1", &[]);
+    check(spec(json!({ "initContainers": [{ "name": "first" }] })), "first+", &["start probe/0"]);
+    check(spec(json!({ "restartPolicy": "Never" })), "web0 probe+", &["Finished"]);
+    check(spec(json!({ "restartPolicy": "Never" })), "web0", &["Finished"]);
+
+    // One that the runtime has forgotten ran, too.
+    let ran = json!({ "name": "probe", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+        "containerID": "naru://gone" });
+    let pod = json!({
+        "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
+        "spec": spec(json!({ "containers": [{ "name": "web" }] })),
+        "status": { "ephemeralContainerStatuses": [ran] },
+    });
+    let pod = PodView::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
+    assert_eq!(words(&decide(&pod, &observed("web+"), &Memory::default(), at(1))), [] as [&str; 0]);
+}

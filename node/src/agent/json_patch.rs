@@ -47,6 +47,7 @@ pub fn says_the_same(old: &PodStatus, new: &PodStatus) -> bool {
         pod_ips: status.pod_ips.clone(),
         init_container_statuses: status.init_container_statuses.clone(),
         container_statuses: status.container_statuses.clone(),
+        ephemeral_container_statuses: status.ephemeral_container_statuses.clone(),
         ..Default::default()
     };
     let has = |condition: &PodCondition| old.conditions.iter().flatten().any(|known| known == condition);

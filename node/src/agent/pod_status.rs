@@ -44,6 +44,7 @@ pub fn generate(
     let has_init = !pod.init_containers().is_empty();
     let init_containers = draft.container_statuses(pod.init_containers(), has_init);
     let containers = draft.container_statuses(pod.containers(), has_init);
+    let ephemeral = draft.container_statuses(pod.ephemeral_containers(), false);
     let phase = draft.phase(&init_containers, &containers);
     let (reason, message) = draft.reason(phase);
 
@@ -58,6 +59,7 @@ pub fn generate(
         host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         init_container_statuses: has_init.then_some(init_containers),
         container_statuses: Some(containers),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..Default::default()
     };
     draft.addresses(&mut status);
@@ -117,12 +119,12 @@ impl Draft<'_> {
             name: container.name.clone(),
             image: image_of(container),
             state: Some(waiting(reason, "")),
-            started: Some(false),
+            started: Some(false).filter(|_| self.role_of(container) != Role::Ephemeral),
             ..Default::default()
         };
         let old = self.reported(&container.name);
         if let Some(old) = old.filter(has_run) {
-            self.carry_over(old, &mut status);
+            self.carry_over(container, old, &mut status);
         } else if self.is_terminated {
             status.state =
                 Some(ContainerState { terminated: Some(unknown_termination()), ..Default::default() });
@@ -132,7 +134,7 @@ impl Draft<'_> {
     }
 
     /// A run that was reported and is no longer in the runtime.
-    fn carry_over(&self, old: ContainerStatus, status: &mut ContainerStatus) {
+    fn carry_over(&self, container: &Container, old: ContainerStatus, status: &mut ContainerStatus) {
         let old_state = old.state.clone().unwrap_or_default();
         status.restart_count = old.restart_count;
         status.image_id.clone_from(&old.image_id);
@@ -142,15 +144,20 @@ impl Draft<'_> {
         } else if old_state.running.is_some() {
             let lost = ContainerStateTerminated { container_id: old.container_id, ..unknown_termination() };
             let state = ContainerState { terminated: Some(lost), ..Default::default() };
-            if self.is_terminated { status.state = Some(state) } else { status.last_state = Some(state) }
+            let runs_again = !self.is_terminated && self.role_of(container) != Role::Ephemeral;
+            if runs_again { status.last_state = Some(state) } else { status.state = Some(state) }
         } else {
             status.last_state = old.last_state;
         }
     }
 
     fn reported(&self, name: &str) -> Option<ContainerStatus> {
-        let lists = [&self.old.init_container_statuses, &self.old.container_statuses];
-        lists.into_iter().flatten().flatten().find(|status| status.name == name).cloned()
+        let mut statuses = lists(self.old).into_iter().flatten().flatten();
+        statuses.find(|status| status.name == name).cloned()
+    }
+
+    fn role_of(&self, container: &Container) -> Role {
+        self.pod.container(&container.name).map_or(Role::Main, |(_, role)| role)
     }
 
     /// A container that could not be started, or must not be yet, waits for a reason.
@@ -167,9 +174,12 @@ impl Draft<'_> {
     }
 
     fn set_ready(&self, container: &Container, record: &ContainerRecord, status: &mut ContainerStatus) {
+        let role = self.role_of(container);
+        if role == Role::Ephemeral {
+            return; // Nobody waits for it.
+        }
         let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
         let is_started = is_running && is_started(container, record, self.memory);
-        let role = self.pod.container(&container.name).map_or(Role::Main, |(_, role)| role);
         status.started = Some(is_started);
         status.ready = match role {
             Role::Init => self.is_completed_init(container, &status.state.clone().unwrap_or_default()),
@@ -522,8 +532,12 @@ pub fn is_on_its_way(status: &PodStatus) -> bool {
 
 /// Statuses of a pod by container name: for whoever asks about one container.
 pub fn by_name(status: &PodStatus) -> BTreeMap<&str, &ContainerStatus> {
-    let lists = [&status.init_container_statuses, &status.container_statuses];
-    lists.into_iter().flatten().flatten().map(|status| (status.name.as_str(), status)).collect()
+    lists(status).into_iter().flatten().flatten().map(|status| (status.name.as_str(), status)).collect()
+}
+
+/// The statuses of all containers, whatever their role.
+pub fn lists(status: &PodStatus) -> [&Option<Vec<ContainerStatus>>; 3] {
+    [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
 }
 
 #[cfg(test)]

@@ -331,3 +331,30 @@ fn a_condition_keeps_its_time_until_it_changes() {
     assert_eq!(time_of("Ready"), time);
     assert_eq!(time_of("ContainersReady"), "2023-11-14T22:13:20Z");
 }
+
+#[test]
+fn an_ephemeral_container_has_a_status_and_no_say() {
+    let spec = json!({ "ephemeralContainers": [{ "name": "probe", "image": "x" }] });
+    let pulling = world(spec.clone()).running("web").waiting("probe", "ErrImagePull", "nobody has it");
+    let container = pulling.json()["ephemeralContainerStatuses"][0].clone();
+    assert_eq!(
+        container["state"]["waiting"],
+        json!({ "reason": "ErrImagePull", "message": "nobody has it" })
+    );
+    for world in [pulling, world(spec.clone()).running("web").ended("probe", 1)] {
+        assert_eq!((world.phase(), world.condition("Ready")), ("Running".into(), "True".into()));
+    }
+    let running = world(spec.clone()).running("web").running("probe").json();
+    let container = &running["ephemeralContainerStatuses"][0];
+    assert_eq!(container["state"]["running"]["startedAt"], "2023-11-14T22:13:10Z");
+    assert_eq!((&container["ready"], container.get("started")), (&json!(false), None));
+    assert_eq!(running["containerStatuses"].as_array().map(Vec::len), Some(1));
+    // One that was lost with the runtime is not run again.
+    let mut lost = world(spec).running("web");
+    lost.old = json!({ "phase": "Running", "ephemeralContainerStatuses": [{
+        "name": "probe", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+        "containerID": "naru://gone", "state": { "running": { "startedAt": "2023-11-14T22:00:00Z" } }
+    }] });
+    let state = &lost.json()["ephemeralContainerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["containerID"], "naru://gone");
+}

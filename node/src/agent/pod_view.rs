@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus, Probe};
 use sha2::{Digest, Sha256};
 
 use super::identity::PodIdentity;
@@ -13,6 +13,8 @@ use super::identity::PodIdentity;
 pub struct PodView {
     pub identity: PodIdentity,
     pod: Arc<Pod>,
+    /// `spec.ephemeralContainers` in the form of the others.
+    ephemeral: Vec<Container>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +32,15 @@ pub enum Role {
     /// An init container with `restartPolicy: Always`: runs beside the main containers.
     Sidecar,
     Main,
+    /// Was added to debug the running pod: runs once, and the pod's fate does not depend on it.
+    Ephemeral,
 }
 
 impl PodView {
     /// `None` for a pod without a spec, which no API server serves.
     pub fn new(pod: Arc<Pod>) -> Option<Self> {
-        pod.spec.as_ref()?;
-        Some(Self { identity: PodIdentity::of(&pod), pod })
+        let ephemeral = pod.spec.as_ref()?.ephemeral_containers.iter().flatten().map(as_container).collect();
+        Some(Self { identity: PodIdentity::of(&pod), ephemeral, pod })
     }
 
     pub fn pod(&self) -> &Arc<Pod> {
@@ -71,9 +75,15 @@ impl PodView {
         &self.spec().containers
     }
 
+    pub fn ephemeral_containers(&self) -> &[Container] {
+        &self.ephemeral
+    }
+
     pub fn all_containers(&self) -> impl DoubleEndedIterator<Item = (&Container, Role)> {
         let init = self.init_containers().iter().map(|container| (container, init_role(container)));
-        init.chain(self.containers().iter().map(|container| (container, Role::Main)))
+        let main = self.containers().iter().map(|container| (container, Role::Main));
+        let ephemeral = self.ephemeral.iter().map(|container| (container, Role::Ephemeral));
+        init.chain(main).chain(ephemeral)
     }
 
     pub fn container(&self, name: &str) -> Option<(&Container, Role)> {
@@ -125,6 +135,31 @@ impl RestartPolicy {
     }
 }
 
+/// With the fields that an ephemeral container may have. The one whose processes it wants to see (`targetContainerName`)
+/// has none to show: what runs as WebAssembly is alone with itself.
+fn as_container(container: &EphemeralContainer) -> Container {
+    let container = container.clone();
+    Container {
+        name: container.name,
+        image: container.image,
+        image_pull_policy: container.image_pull_policy,
+        command: container.command,
+        args: container.args,
+        working_dir: container.working_dir,
+        env: container.env,
+        env_from: container.env_from,
+        volume_mounts: container.volume_mounts,
+        volume_devices: container.volume_devices,
+        security_context: container.security_context,
+        termination_message_path: container.termination_message_path,
+        termination_message_policy: container.termination_message_policy,
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        tty: container.tty,
+        ..Container::default()
+    }
+}
+
 pub fn init_role(container: &Container) -> Role {
     if container.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
 }
@@ -140,7 +175,11 @@ pub fn definition_hash(container: &Container) -> String {
 
 /// `spec.containers{name}`, as events point at containers.
 pub fn event_path(name: &str, role: Role) -> String {
-    let list = if role == Role::Main { "containers" } else { "initContainers" };
+    let list = match role {
+        Role::Main => "containers",
+        Role::Init | Role::Sidecar => "initContainers",
+        Role::Ephemeral => "ephemeralContainers",
+    };
     format!("spec.{list}{{{name}}}")
 }
 

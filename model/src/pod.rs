@@ -109,6 +109,43 @@ pub fn requests(spec: &PodSpec) -> Resources {
     totals(spec, |resources| resources.requests.as_ref())
 }
 
+/// What the pod's node must keep free for it: while it is resized, the greater of what it asks for and of what its node
+/// says that it has; a size that its node will never give does not count.
+pub fn reserved(pod: &Pod) -> Resources {
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let Some(status) = pod.status.as_ref().filter(|_| is_resizing(pod)) else { return requests(spec) };
+    let is_refused = status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == RESIZE_PENDING && condition.reason.as_deref() == Some("Infeasible")
+    });
+    let mut spec = spec.clone();
+    let lists = [&status.container_statuses, &status.init_container_statuses];
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        let known = lists.into_iter().flatten().flatten().find(|status| status.name == container.name);
+        let Some(known) = known else { continue };
+        let resources = container.resources.get_or_insert_default();
+        let asked = resources.requests.as_ref().filter(|_| !is_refused);
+        let actual = known.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let mut greatest = Resources::new();
+        for list in [asked, known.allocated_resources.as_ref(), actual] {
+            let mut amounts = Resources::new();
+            add(&mut amounts, list);
+            raise(&mut greatest, &amounts);
+        }
+        resources.requests =
+            Some(greatest.into_iter().map(|(name, amount)| (name, ApiQuantity::from(amount))).collect());
+    }
+    requests(&spec)
+}
+
+const RESIZE_PENDING: &str = "PodResizePending";
+
+/// Whether its node says that the pod has not, or not yet, the sizes that it asks for.
+pub fn is_resizing(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|of| matches!(of.type_.as_str(), RESIZE_PENDING | "PodResizeInProgress"))
+}
+
 /// The same for limits: the sum of those that are set.
 pub fn limits(spec: &PodSpec) -> Resources {
     totals(spec, |resources| resources.limits.as_ref())
@@ -280,6 +317,25 @@ mod tests {
                    "resources": {"requests": {"cpu": "3"}}}),
             &[("cpu", "3"), ("example.com/gpu", "2")],
         );
+    }
+
+    #[test]
+    fn a_resize_reserves_the_greater_size_unless_it_is_refused() {
+        let reserved = |asked: &str, conditions: Value| {
+            let pod = pod(json!({
+                "spec": {"containers": [{"name": "a", "resources": with(asked, "1Gi")}]},
+                "status": {"conditions": conditions, "containerStatuses": [{
+                    "name": "a", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                    "allocatedResources": {"cpu": "2", "memory": "1Gi"},
+                    "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}]}}));
+            super::reserved(&pod)["cpu"].to_string()
+        };
+        let condition =
+            |kind: &str, reason: &str| json!([{"type": kind, "status": "True", "reason": reason}]);
+        assert_eq!(reserved("1", json!([])), "1");
+        assert_eq!(reserved("1", condition("PodResizeInProgress", "")), "3");
+        assert_eq!(reserved("9", condition("PodResizePending", "Deferred")), "9");
+        assert_eq!(reserved("9", condition("PodResizePending", "Infeasible")), "3");
     }
 
     #[test]

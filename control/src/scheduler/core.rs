@@ -179,12 +179,13 @@ impl Core {
     fn take_bound(&mut self, pod: &Arc<Pod>, key: &PodKey, node: &str) {
         self.queue.remove(key);
         let is_same = self.cache.is_confirmed_on(key, node)
-            && self
-                .cache
-                .pod(key)
-                .is_some_and(|known| known.uid() == pod_uid(pod) && known.pod.spec == pod.spec);
+            && self.cache.pod(key).is_some_and(|known| {
+                known.uid() == pod_uid(pod) && known.pod.spec == pod.spec && !pod::is_resizing(&known.pod)
+            })
+            && !pod::is_resizing(pod);
         if is_same {
-            return; // Only its status or metadata changed, which happens often and matters to no rule.
+            // Only its status or metadata changed, which happens often, and matters only while it is resized.
+            return;
         }
         let before = self.cache.pod(key).map(|known| known.requests.clone());
         let info = Arc::new(PodInfo::new(pod.clone()));

@@ -55,7 +55,7 @@ impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let requests = Amounts::new(&pod::requests(spec));
+        let requests = Amounts::new(&pod::reserved(&pod));
         let lacks =
             |name: &str| spec.containers.iter().filter(|container| requests_nothing(container, name)).count();
         let host_ports = pod::host_ports(spec).map(|(address, protocol, port)| HostPort {

@@ -12,6 +12,7 @@ use super::{
     backoff::{Backoff, KUBELET},
     observed::{ContainerRecord, Observed, RunState, Sandbox},
     pod_view::{PodView, ProbeKind, RestartPolicy, Role, definition_hash, init_role},
+    resize::{Pending, Size},
 };
 
 /// What is known of a pod beside its spec and the runtime: lost with the agent, and not missed.
@@ -23,6 +24,12 @@ pub struct Memory {
     pub start_errors: BTreeMap<String, Waiting>,
     /// By container id.
     pub probes: HashMap<String, ProbeResults>,
+    /// Why the pod has not the sizes that it asks for.
+    pub resize_pending: Option<Pending>,
+    /// What the runtime says against a size, by container name.
+    pub resize_errors: BTreeMap<String, String>,
+    /// The sizes that the runtime was given for containers by id, and took.
+    pub resized: HashMap<String, Size>,
     /// When the agent first saw the pod.
     pub start_time: Option<Timestamp>,
     pub termination: Option<Termination>,
@@ -90,6 +97,15 @@ pub enum Action {
     RemoveContainer {
         id: String,
     },
+    ResizeContainer(Resize),
+}
+
+/// Another size for a container that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resize {
+    pub id: String,
+    pub name: String,
+    pub size: Size,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +140,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn look_again_in(&mut self, delay: SignedDuration) {
+    pub fn look_again_in(&mut self, delay: SignedDuration) {
         self.look_again = Some(self.look_again.map_or(delay, |earlier| earlier.min(delay)));
     }
 }
@@ -277,7 +293,7 @@ impl Step<'_> {
     fn sidecar(&mut self, container: &Container) -> bool {
         match self.current(&container.name).cloned() {
             Some(record) if record.is_running() => {
-                !self.kill_if_unfit(container, &record) && is_started(container, &record, self.memory)
+                !self.kill_or_resize(container, &record) && is_started(container, &record, self.memory)
             }
             _ => {
                 self.start(container);
@@ -300,7 +316,7 @@ impl Step<'_> {
         // Across sandboxes: one that completed in an earlier sandbox is not run again under OnFailure.
         match self.observed.latest(&container.name).cloned() {
             Some(record) if record.is_running() => {
-                self.kill_if_unfit(container, &record);
+                self.kill_or_resize(container, &record);
                 true
             }
             Some(record) if record.state == RunState::Exited => {
@@ -315,6 +331,24 @@ impl Step<'_> {
                 true
             }
         }
+    }
+
+    /// Whether a running container is killed; one that is not gets the size that it is to have.
+    fn kill_or_resize(&mut self, container: &Container, record: &ContainerRecord) -> bool {
+        if self.kill_if_unfit(container, record) {
+            return true;
+        }
+        let wanted = Size::of(container);
+        let Some(size) = unfit_size(container, record, self.memory) else { return false };
+        let name = container.name.clone();
+        if size.needs_restart(wanted, container) {
+            let message = format!("Container {name} resize requires restart");
+            self.plan.actions.push(kill(record, message, self.pod.grace_seconds()));
+            return true;
+        }
+        let resize = Resize { id: record.id.clone(), name, size: wanted };
+        self.plan.actions.push(Action::ResizeContainer(resize));
+        false
     }
 
     /// Starts those that have never run. They come last, so that the pod's own work does not wait for their images.
@@ -403,6 +437,14 @@ fn reported_runs(pod: &PodView, name: &str) -> u32 {
         Some(status) if super::pod_status::has_run(status) => status.restart_count.max(0) as u32 + 1,
         _ => 0,
     }
+}
+
+/// What a running container has in place of the size that it is to have. A runtime that was told knows better: it may
+/// count in other units.
+pub fn unfit_size(container: &Container, record: &ContainerRecord, memory: &Memory) -> Option<Size> {
+    let wanted = Size::of(container);
+    let size = record.size.filter(|size| record.is_running() && !size.gives(wanted))?;
+    (memory.resized.get(&record.id) != Some(&wanted)).then_some(size)
 }
 
 /// Running, and past its startup probe if it has one.

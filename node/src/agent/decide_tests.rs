@@ -59,6 +59,7 @@ fn observed(text: &str) -> Observed {
             image_id: "sha256:1".into(),
             hash: String::new(),
             log_path: String::new(),
+            size: None,
         });
     }
     Observed::new(sandboxes, records, 1)
@@ -71,6 +72,7 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::StopSandbox { id } => format!("stop {id}"),
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
         Action::RemoveContainer { id } => format!("remove {id}"),
+        Action::ResizeContainer(resize) => format!("resize {}", resize.id),
         Action::StartContainer(start) => format!("start {}/{}", start.name, start.restart_count),
         Action::KillContainer(kill) => {
             format!("kill {} in {}: {}", kill.id, kill.grace_seconds, kill.message)
@@ -326,4 +328,34 @@ fn ephemeral_containers_run_once_and_decide_nothing() {
     });
     let pod = PodView::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap();
     assert_eq!(words(&decide(&pod, &observed("web+"), &Memory::default(), at(1))), [] as [&str; 0]);
+}
+
+#[test]
+fn a_running_container_gets_the_size_that_it_is_to_have() {
+    let spec = |cpu: &str, policy: &str| {
+        json!({ "containers": [{
+            "name": "web", "resources": { "limits": { "cpu": cpu } },
+            "resizePolicy": [{ "resourceName": "cpu", "restartPolicy": policy }],
+        }] })
+    };
+    let mut observed = observed("web+");
+    let plan = |observed: &Observed, cpu: &str, policy: &str, memory: &Memory| {
+        words(&decide(&pod(spec(cpu, policy)), observed, memory, at(1)))
+    };
+    let memory = Memory::default();
+    // A runtime that does not say what a container has is not asked to change it.
+    assert_eq!(plan(&observed, "200m", "NotRequired", &memory), [] as [&str; 0]);
+    let old = pod(spec("100m", "NotRequired"));
+    observed.containers[0].size = Some(Size::of(&old.containers()[0]));
+    assert_eq!(plan(&observed, "100m", "NotRequired", &memory), [] as [&str; 0]);
+    assert_eq!(plan(&observed, "200m", "NotRequired", &memory), ["resize web-0"]);
+    assert_eq!(
+        plan(&observed, "200m", "RestartContainer", &memory),
+        ["kill web-0 in 30: Container web resize requires restart"]
+    );
+    // Once is enough, even for a runtime that still says something else.
+    let told = [("web-0".to_owned(), Size::of(&pod(spec("200m", "NotRequired")).containers()[0]))];
+    let memory = Memory { resized: told.into(), ..Memory::default() };
+    assert_eq!(plan(&observed, "200m", "NotRequired", &memory), [] as [&str; 0]);
+    assert_eq!(plan(&observed, "300m", "NotRequired", &memory), ["resize web-0"]);
 }

@@ -388,6 +388,10 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
+    async fn update_resources(&self, _: &str, _: cri::LinuxContainerResources) -> RuntimeResult<()> {
+        Ok(())
+    }
+
     async fn reopen_log(&self, _: &str) -> RuntimeResult<()> {
         Ok(())
     }

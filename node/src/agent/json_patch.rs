@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Value, json};
 
+use super::resize;
+
 /// A patch of `status`, guarded by the pod's uid so that a namesake's status is never touched.
 ///
 /// Conditions merge by type, so those of other writers stay; of ours, what is absent must be named as null. Lists that
@@ -17,6 +19,12 @@ pub fn status_patch(uid: &str, old: Option<&PodStatus>, new: &PodStatus) -> Valu
         let condition = condition.as_object_mut().expect("a struct becomes an object");
         for field in ["reason", "message", "lastProbeTime"] {
             condition.entry(field).or_insert(Value::Null);
+        }
+    }
+    for kind in gone(old, new) {
+        let conditions = fields.entry("conditions").or_insert_with(|| json!([]));
+        if let Some(conditions) = conditions.as_array_mut() {
+            conditions.push(json!({ "$patch": "delete", "type": kind }));
         }
     }
     let old_ips = old.and_then(|old| old.pod_ips.as_ref()).filter(|ips| !ips.is_empty());
@@ -51,7 +59,19 @@ pub fn says_the_same(old: &PodStatus, new: &PodStatus) -> bool {
         ..Default::default()
     };
     let has = |condition: &PodCondition| old.conditions.iter().flatten().any(|known| known == condition);
-    without_conditions(old) == without_conditions(new) && new.conditions.iter().flatten().all(has)
+    without_conditions(old) == without_conditions(new)
+        && new.conditions.iter().flatten().all(has)
+        && gone(Some(old), new).next().is_none()
+}
+
+/// The conditions of ours that `old` has and `new` has not: all others are always there.
+fn gone(old: Option<&PodStatus>, new: &PodStatus) -> impl Iterator<Item = &'static str> {
+    let has = |status: &PodStatus, kind: &str| {
+        status.conditions.iter().flatten().any(|condition| condition.type_ == kind)
+    };
+    resize::CONDITIONS
+        .into_iter()
+        .filter(move |kind| old.is_some_and(|old| has(old, kind)) && !has(new, kind))
 }
 
 fn replace_list(list: Option<&mut Value>) {
@@ -85,5 +105,22 @@ mod tests {
         assert_eq!(patch["status"]["podIPs"], json!([{ "ip": "127.5.0.2" }, { "$patch": "replace" }]));
         let patch = status_patch("u", Some(&with_ip("127.5.0.2")), &with_ip("127.5.0.2"));
         assert_eq!(patch["status"]["podIPs"], json!([{ "ip": "127.5.0.2" }]));
+    }
+
+    #[test]
+    fn what_was_told_of_a_resize_is_taken_back() {
+        let condition = |kind: &str| PodCondition { type_: kind.into(), ..Default::default() };
+        let with = |kinds: &[&str]| PodStatus {
+            conditions: Some(kinds.iter().map(|kind| condition(kind)).collect()),
+            ..Default::default()
+        };
+        let (old, new) = (with(&["Ready", "PodResizePending", "Theirs"]), with(&["Ready"]));
+        assert!(!says_the_same(&old, &new) && says_the_same(&with(&["Ready", "Theirs"]), &new));
+        let patch = status_patch("u", Some(&old), &new);
+        assert_eq!(
+            patch["status"]["conditions"][1],
+            json!({ "$patch": "delete", "type": "PodResizePending" })
+        );
+        assert_eq!(patch["status"]["conditions"].as_array().map(Vec::len), Some(2));
     }
 }

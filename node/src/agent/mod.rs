@@ -39,6 +39,7 @@ mod pod_status; // What we report about a pod.
 mod pod_view; // Facts about a pod's spec.
 mod probe; // When a probe's answer counts.
 mod prober; // Runs probes.
+mod resize; // Other sizes for containers that run.
 mod resources; // Quantities and what CRI makes of them.
 mod runtime; // The CRI runtime as the workers see it.
 mod runtime_grpc; // The same, over a Unix socket.

@@ -91,6 +91,7 @@ fn report() -> Report {
         image_id: String::new(),
         hash: String::new(),
         log_path: "c/0.log".into(),
+        size: None,
     };
     Report {
         pod: PodView::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap(),

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 
-use super::identity::{ANNOTATION_HASH, ANNOTATION_RESTART_COUNT};
+use super::{
+    identity::{ANNOTATION_HASH, ANNOTATION_RESTART_COUNT},
+    resize::Size,
+};
 
 /// One look at a pod in the runtime.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +53,8 @@ pub struct ContainerRecord {
     /// Of the container's definition when it was created.
     pub hash: String,
     pub log_path: String,
+    /// What the runtime gives it; `None` where it does not say.
+    pub size: Option<Size>,
 }
 
 impl Observed {
@@ -124,6 +129,7 @@ impl ContainerRecord {
             },
             hash: status.annotations.get(ANNOTATION_HASH).cloned().unwrap_or_default(),
             log_path: status.log_path.clone(),
+            size: status.resources.as_ref().and_then(|of| of.linux.as_ref()).map(Size::from_cri),
         }
     }
 

@@ -20,6 +20,7 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
+use naru_model::pod::Resources;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,20 @@ impl Workers {
     pub fn reports(&self) -> Vec<Arc<Report>> {
         let by_uid = self.by_uid.read().expect("no one panics holding it");
         by_uid.values().filter_map(|(_, inbox)| inbox.report()).collect()
+    }
+
+    /// What all pods but one request, as far as they still run.
+    pub fn requests_beside(&self, uid: &str) -> Resources {
+        let mut total = Resources::new();
+        for report in self.reports() {
+            let is_over = matches!(report.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+            if report.pod.identity.uid != uid && !is_over {
+                for (name, amount) in naru_model::pod::requests(report.pod.spec()) {
+                    *total.entry(name).or_default() += amount;
+                }
+            }
+        }
+        total
     }
 
     pub fn by_uid(&self, uid: &str) -> Option<Arc<Report>> {

@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+        ContainerStatus, HostIP, PodCondition, PodIP, PodStatus, ResourceRequirements,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use super::{
-    decide::{Cause, Memory, Waiting, is_started},
+    decide::{Cause, Memory, Waiting, is_started, unfit_size},
     observed::{ContainerRecord, Observed, RunState},
     pod_view::{PodView, RestartPolicy, Role, init_role},
+    resize,
 };
 
 /// What is the same for all pods of a node.
@@ -108,6 +109,11 @@ impl Draft<'_> {
             image_id: record.image_id.clone(),
             restart_count: record.restart_count as i32,
             state: Some(self.state_of(record)),
+            allocated_resources: container
+                .resources
+                .as_ref()
+                .and_then(|resources| resources.requests.clone()),
+            resources: Some(self.actual_resources(container, record)),
             ..Default::default()
         }
     }
@@ -148,6 +154,15 @@ impl Draft<'_> {
             if runs_again { status.last_state = Some(state) } else { status.state = Some(state) }
         } else {
             status.last_state = old.last_state;
+        }
+    }
+
+    /// What the container has: while it is resized, what the runtime says.
+    fn actual_resources(&self, container: &Container, record: &ContainerRecord) -> ResourceRequirements {
+        let asked = ResourceRequirements { claims: None, ..container.resources.clone().unwrap_or_default() };
+        match unfit_size(container, record, self.memory) {
+            Some(size) => size.describe(&asked),
+            None => asked,
         }
     }
 
@@ -310,7 +325,27 @@ impl Draft<'_> {
             ("ContainersReady", containers_ready),
             ("PodScheduled", Verdict::yes()),
         ];
-        verdicts.into_iter().map(|(kind, verdict)| self.condition(kind, verdict, now)).collect()
+        let verdicts = verdicts.into_iter().chain(self.resizing());
+        verdicts.map(|(kind, verdict)| self.condition(kind, verdict, now)).collect()
+    }
+
+    /// What a resize waits for, and how far it is; nothing where there is none.
+    fn resizing(&self) -> impl Iterator<Item = (&'static str, Verdict)> {
+        let [pending_kind, progress_kind] = resize::CONDITIONS;
+        let pending = self.memory.resize_pending.as_ref().map(|pending| {
+            let (reason, message) = (Some(pending.reason.into()), Some(pending.message.clone()));
+            (pending_kind, Verdict { holds: true, reason, message })
+        });
+        let under_way = self.pod.all_containers().find(|(container, _)| {
+            let record = self.observed.latest(&container.name);
+            record.is_some_and(|record| unfit_size(container, record, self.memory).is_some())
+        });
+        let progress = under_way.map(|(container, _)| {
+            let error = self.memory.resize_errors.get(&container.name);
+            let (reason, message) = (error.map(|_| "Error".to_owned()), error.cloned());
+            (progress_kind, Verdict { holds: true, reason, message })
+        });
+        pending.into_iter().chain(progress)
     }
 
     fn condition(&self, kind: &str, verdict: Verdict, now: Timestamp) -> PodCondition {

@@ -103,6 +103,7 @@ fn record(name: &str, state: RunState, exit_code: i32, index: usize) -> Containe
         image_id: "sha256:1".into(),
         hash: String::new(),
         log_path: String::new(),
+        size: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, Pod, PodSpec, PodStatus, Probe, ResourceRequirements,
+};
 use sha2::{Digest, Sha256};
 
 use super::identity::PodIdentity;
@@ -88,6 +90,19 @@ impl PodView {
 
     pub fn container(&self, name: &str) -> Option<(&Container, Role)> {
         self.all_containers().find(|(container, _)| container.name == name)
+    }
+
+    /// The same pod with the resources that `size` knows for containers by name; others keep theirs.
+    pub fn with_sizes(&self, size: impl Fn(&str) -> Option<Option<ResourceRequirements>>) -> Self {
+        let mut pod = (*self.pod).clone();
+        if let Some(spec) = &mut pod.spec {
+            for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+                if let Some(resources) = size(&container.name) {
+                    container.resources = resources;
+                }
+            }
+        }
+        Self { pod: Arc::new(pod), ..self.clone() }
     }
 
     pub fn generation(&self) -> Option<i64> {

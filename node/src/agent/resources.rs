@@ -62,10 +62,10 @@ pub struct Allocatable {
     pub ephemeral_storage_bytes: i64,
 }
 
-const SHARES_PER_CPU: i64 = 1024;
+pub const SHARES_PER_CPU: i64 = 1024;
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
-const PERIOD_MICROS: i64 = 100_000;
+pub const PERIOD_MICROS: i64 = 100_000;
 const MIN_QUOTA_MICROS: i64 = 1000;
 
 /// CPU shares from the request (else the limit), quota and memory from the limits.

@@ -56,6 +56,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn container_status(&self, id: &str) -> RuntimeResult<cri::ContainerStatus>;
     async fn list_containers(&self, pod_uid: Option<&str>) -> RuntimeResult<Vec<cri::Container>>;
     async fn container_stats(&self) -> RuntimeResult<Vec<cri::ContainerStats>>;
+    /// What is 0 stays as it is.
+    async fn update_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> RuntimeResult<()>;
     async fn reopen_log(&self, id: &str) -> RuntimeResult<()>;
     async fn exec(
         &self,

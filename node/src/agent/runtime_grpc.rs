@@ -156,6 +156,16 @@ impl Runtime for GrpcRuntime {
         Ok(self.runtime().list_container_stats(request).await?.into_inner().stats)
     }
 
+    async fn update_resources(&self, id: &str, resources: cri::LinuxContainerResources) -> RuntimeResult<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.into(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        self.runtime().update_container_resources(request).await?;
+        Ok(())
+    }
+
     async fn reopen_log(&self, id: &str) -> RuntimeResult<()> {
         self.runtime()
             .reopen_container_log(cri::ReopenContainerLogRequest { container_id: id.into() })

@@ -47,6 +47,8 @@ pub struct Shared {
     pub facts: NodeFacts,
     pub allocatable: Allocatable,
     pub start_permits: Semaphore,
+    /// Of all pods here.
+    pub workers: Workers,
 }
 
 /// What distinguishes one agent from another, for the workers.
@@ -87,6 +89,7 @@ impl Shared {
             },
             allocatable: node.allocatable,
             start_permits: Semaphore::new(CONCURRENT_STARTS),
+            workers: Workers::default(),
         }
     }
 }
@@ -108,7 +111,7 @@ pub async fn run(settings: AgentSettings, shutdown: CancellationToken) -> Result
     };
     let kube_cluster = Arc::new(KubeCluster::new(client.clone()));
     let shared = Arc::new(Shared::new(node, runtime, kube_cluster, &stop));
-    let workers = Workers::default();
+    let workers = shared.workers.clone();
     let api = NodeApi::bind(&settings, shared.clone(), workers.clone()).await?;
     let status = NodeStatus::new(&settings, client.clone(), shared.clone(), api.port());
     let node_port_addresses =

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     backoff::{Backoff, KUBELET, RETRY},
     cluster::ClusterError,
-    decide::{Action, Cause, Kill, Memory, Plan, Start, Termination, Waiting, decide},
+    decide::{Action, Cause, Kill, Memory, Plan, Resize, Start, Termination, Waiting, decide},
     environment::{Environment, Sources},
     events::EventKind,
     field_path::Addresses,
@@ -31,6 +31,7 @@ use super::{
     pod_status::{self, is_on_its_way},
     pod_view::{PodView, ProbeKind, Role},
     prober::Prober,
+    resize,
     runtime::RuntimeError,
     sandbox::{ContainerInput, sandbox_config},
     shared::Shared,
@@ -39,6 +40,8 @@ use super::{
     volumes::{self, MountFailure, VolumePaths, VolumeSources},
 };
 
+/// A size that does not fit now may fit when another pod has gone.
+const RESIZE_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(5);
 const LOOK_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(1);
 /// The same back-off event is told at most this often.
 const BACKOFF_EVENT_EVERY: SignedDuration = SignedDuration::from_secs(10);
@@ -46,7 +49,9 @@ const BACKOFF_EVENT_EVERY: SignedDuration = SignedDuration::from_secs(10);
 pub struct Worker {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
+    /// As it is to be run; where the API asks for sizes that it cannot have, that is in `asked`.
     pod: PodView,
+    asked: Option<PodView>,
     memory: Memory,
     observed: Observed,
     /// The sandboxes to look at.
@@ -87,10 +92,11 @@ impl Worker {
         let reported = pod.status().cloned();
         let memory =
             Memory { start_time: Some(pod.started_at().unwrap_or_else(Timestamp::now)), ..Memory::default() };
-        Self {
+        let mut worker = Self {
             shared,
             inbox,
-            pod,
+            pod: resize::as_reported(&pod),
+            asked: None,
             memory,
             observed: Observed::default(),
             is_stale: !sandbox_ids.is_empty(),
@@ -106,7 +112,9 @@ impl Worker {
             backoff_told: HashMap::new(),
             is_gone: false,
             is_finished: false,
-        }
+        };
+        worker.set_pod(pod);
+        worker
     }
 
     /// Runs until nothing of the pod is left, neither in the API nor here.
@@ -147,6 +155,9 @@ impl Worker {
             } else {
                 self.report(status);
                 self.leave_out_held(&mut plan, now);
+                if self.asked.is_some() {
+                    plan.look_again_in(RESIZE_AGAIN_AFTER);
+                }
             }
             if plan.actions.is_empty() {
                 self.inbox.wait(plan.look_again).await;
@@ -162,12 +173,13 @@ impl Worker {
         if let Some(pod) = pod {
             refresh |= pod.pod().metadata.labels != self.pod.pod().metadata.labels
                 || pod.pod().metadata.annotations != self.pod.pod().metadata.annotations;
-            let is_changed = pod.spec() != self.pod.spec();
-            self.pod = pod;
-            if is_changed {
+            if self.set_pod(pod) {
                 // It may have been mended: what failed is worth another try now.
                 self.holds.clear();
             }
+        }
+        if let Some(asked) = self.asked.take() {
+            self.set_pod(asked);
         }
         self.is_gone |= is_gone;
         self.is_stale |= dirty_at.is_some_and(|at| at == 0 || at > self.observed.timestamp);
@@ -176,6 +188,18 @@ impl Worker {
         }
         self.notice_deletion();
         self.refresh_wanted |= refresh;
+    }
+
+    /// Takes over what the API says of the pod, with the sizes that it may have. True where its spec changed.
+    fn set_pod(&mut self, asked: PodView) -> bool {
+        let workers = &self.shared.workers;
+        let used = || workers.requests_beside(&asked.identity.uid);
+        let (pod, pending) = resize::admit(asked.clone(), &self.pod, self.shared.allocatable, used);
+        let is_changed = pod.spec() != self.pod.spec();
+        self.pod = pod;
+        self.asked = pending.is_some().then_some(asked);
+        self.memory.resize_pending = pending;
+        is_changed
     }
 
     /// ConfigMaps and the like may have changed since they were mounted.
@@ -278,6 +302,7 @@ impl Worker {
         self.observed = Observed::new(sandboxes, records, if timestamp == i64::MAX { 0 } else { timestamp });
         self.is_stale = false;
         self.memory.probes.retain(|id, _| self.observed.container(id).is_some());
+        self.memory.resized.retain(|id, _| self.observed.container(id).is_some());
         Ok(())
     }
 
@@ -358,7 +383,9 @@ impl Worker {
         let is_news = !self.reported.as_ref().is_some_and(|old| json_patch::says_the_same(old, &status));
         if is_news {
             let urgency = if is_on_its_way(&status) { Urgency::Soon } else { Urgency::Now };
-            let old = self.pod.status();
+            // What was told of a resize is taken back, even if the API has not answered yet.
+            let told = self.reported.as_ref().filter(|told| resize::is_told(told));
+            let old = told.or(self.pod.status());
             self.shared.statuses.publish(&self.pod.identity, old, status.clone(), urgency);
             self.reported = Some(status);
         }
@@ -455,6 +482,7 @@ impl Worker {
                 }
                 Action::RemoveContainer { id } => self.remove_container(&id).await,
                 Action::StartContainer(start) => self.start_container(&start).await,
+                Action::ResizeContainer(resize) => self.resize_container(&resize).await,
                 Action::KillContainer(_) => Ok(()),
             };
             self.note_result(key, result);
@@ -530,6 +558,24 @@ impl Worker {
             let _ = tokio::fs::remove_file(message).await;
         }
         Ok(())
+    }
+
+    async fn resize_container(&mut self, resize: &Resize) -> Result<(), Failed> {
+        let result = self.shared.runtime.update_resources(&resize.id, resize.size.to_cri()).await;
+        let Err(error) = result else {
+            self.memory.resize_errors.remove(&resize.name);
+            self.memory.resized.insert(resize.id.clone(), resize.size);
+            return Ok(());
+        };
+        let known = self.memory.resize_errors.insert(resize.name.clone(), error.message.clone());
+        if known.as_ref() != Some(&error.message)
+            && let Some((_, role)) = self.pod.container(&resize.name)
+        {
+            let target = (resize.name.as_str(), role);
+            let events = &self.shared.events;
+            events.container(&self.pod.identity, target, EventKind::Warning, "ResizeError", error.message);
+        }
+        Err(Failed { retry_in: None })
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Failed> {
@@ -802,6 +848,7 @@ fn key_of(action: &Action) -> String {
         Action::StopSandbox { id } | Action::RemoveSandbox { id } | Action::RemoveContainer { id } => {
             id.clone()
         }
+        Action::ResizeContainer(resize) => resize.id.clone(),
     }
 }
 

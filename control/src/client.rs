@@ -13,6 +13,7 @@ use crate::{
     ApiError,
     audit::{Answer, Target},
     auth::{Authorizer, User},
+    notes::Notes,
     registry::{AnyObject, Call, Outcome, Part, Registry, Served},
     store::{Entry, Store},
 };
@@ -95,7 +96,8 @@ impl ApiClient {
 
     pub async fn create<T: Object>(&self, object: &T) -> Result<Arc<Entry>, ApiError> {
         let served = self.served::<T>()?;
-        let call = self.call(&served, object.namespace(), "");
+        let notes = self.notes();
+        let call = self.call(&served, &notes, object.namespace(), "");
         let work = async { written(self.registry.create(&call, Box::new(object.clone())).await?) };
         self.carry_out(&call, "create", "", work).await
     }
@@ -160,7 +162,8 @@ impl ApiClient {
     /// Writes the pod's `binding`: sets `spec.nodeName` and the `PodScheduled` condition.
     pub async fn bind(&self, namespace: &str, pod: &str, pod_uid: &str, node: &str) -> Result<(), ApiError> {
         let served = self.named("pods")?;
-        let call = self.call(&served, namespace, pod);
+        let notes = self.notes();
+        let call = self.call(&served, &notes, namespace, pod);
         let binding = Binding {
             metadata: ObjectMeta {
                 name: Some(pod.into()),
@@ -174,7 +177,7 @@ impl ApiClient {
                 ..ObjectReference::default()
             },
         };
-        self.carry_out(&call, "create", "binding", self.registry.bind(&call, &binding)).await
+        self.carry_out(&call, "create", "binding", self.registry.bind(&call, binding)).await
     }
 
     /// Every resource that is stored, by the name under which it is: for the namespace controller and the garbage
@@ -190,8 +193,9 @@ impl ApiClient {
         subresource: &str,
     ) -> Result<Arc<Entry>, ApiError> {
         let served = self.served::<T>()?;
-        let call = self.call(&served, object.namespace(), object.name());
-        let make = |_: Option<&Arc<Entry>>| Ok((Box::new(object.clone()) as Box<dyn AnyObject>, Vec::new()));
+        let notes = self.notes();
+        let call = self.call(&served, &notes, object.namespace(), object.name());
+        let make = |_: Option<&Arc<Entry>>| Ok(Box::new(object.clone()) as Box<dyn AnyObject>);
         let work = async { written(self.registry.update(&call, part, make).await?) };
         self.carry_out(&call, "update", subresource, work).await
     }
@@ -204,7 +208,8 @@ impl ApiClient {
         subresource: &str,
         patch: Patch,
     ) -> Result<Arc<Entry>, ApiError> {
-        let call = self.call(served, namespace, name);
+        let notes = self.notes();
+        let call = self.call(served, &notes, namespace, name);
         let part = match subresource {
             "" => Part::Whole,
             "status" => Part::Status,
@@ -223,7 +228,8 @@ impl ApiClient {
         name: &str,
         options: Delete,
     ) -> Result<(), ApiError> {
-        let call = self.call(served, namespace, name);
+        let notes = self.notes();
+        let call = self.call(served, &notes, namespace, name);
         let work = async { self.registry.delete(&call, &options).await.map(drop) };
         self.carry_out(&call, "delete", "", work).await
     }
@@ -246,6 +252,7 @@ impl ApiClient {
         record.authenticated(&self.user).await;
         record.authorized(self.registry.authorizer(), &self.user, &attributes);
         let done = allowed.await;
+        record.annotate(call.notes.map(Notes::take_annotations).unwrap_or_default());
         match &done {
             Ok(_) => {
                 let code = if verb == "create" { 201 } else { 200 };
@@ -267,8 +274,18 @@ impl ApiClient {
         self.registry.kinds().named(resource).cloned().ok_or(ApiError::NoSuchPath)
     }
 
-    fn call<'a>(&'a self, served: &'a Served, namespace: &'a str, name: &'a str) -> Call<'a> {
-        Call::of(&self.user, served, namespace, name)
+    fn notes(&self) -> Notes {
+        Notes::new(self.registry.audit().is_some())
+    }
+
+    fn call<'a>(
+        &'a self,
+        served: &'a Served,
+        notes: &'a Notes,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Call<'a> {
+        Call { notes: Some(notes), ..Call::of(&self.user, served, namespace, name) }
     }
 }
 

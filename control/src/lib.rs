@@ -12,6 +12,7 @@ pub mod fairness;
 #[cfg(test)]
 mod fuzz; // Bad input for tests.
 pub mod images;
+pub mod notes;
 pub mod plane;
 mod protobuf; // Bodies of typed Go clients.
 mod rarely; // Lines in the log that must not become a flood.

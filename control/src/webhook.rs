@@ -10,7 +10,7 @@ use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -114,9 +114,12 @@ impl Webhook {
     pub async fn call(&self, review: &Value) -> Result<Value, String> {
         let called = tokio::time::timeout(self.timeout, self.exchange(review)).await;
         let result = called.unwrap_or_else(|_| Err("context deadline exceeded".into()));
-        result.map_err(|problem| {
-            format!("Post \"{}?timeout={}s\": {problem}", self.uri, self.timeout.as_secs())
-        })
+        result.map_err(|problem| format!("Post \"{}?{}\": {problem}", self.uri, self.query()))
+    }
+
+    /// What the webhook is told of our patience.
+    fn query(&self) -> String {
+        format!("timeout={}s", self.timeout.as_secs())
     }
 
     async fn exchange(&self, review: &Value) -> Result<Value, String> {
@@ -160,7 +163,8 @@ impl Webhook {
         let host = self.host()?.trim_matches(['[', ']']);
         let stream = match &self.service {
             Some((namespace, name)) => {
-                TcpStream::connect((self.address(namespace, name)?.as_str(), self.port())).await?
+                TcpStream::connect((self.address(namespace, name, self.port())?.as_str(), self.port()))
+                    .await?
             }
             None => TcpStream::connect((host, self.port())).await?,
         };
@@ -173,10 +177,9 @@ impl Webhook {
     }
 
     async fn send(&self, mut connection: Connection, body: Bytes) -> Result<Value, Failure> {
-        let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::builder()
             .method(Method::POST)
-            .uri(path)
+            .uri(format!("{}?{}", self.uri.path(), self.query()))
             .header(header::HOST, format!("{}:{}", self.host()?, self.port()))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
@@ -196,14 +199,54 @@ impl Webhook {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// The service's own address.
-    fn address(&self, namespace: &str, name: &str) -> Result<String, String> {
+    /// Where a service is reached: at its own address, or where its name leads outside.
+    fn address(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
         let entry = self.store.snapshot().get(&Key::new("services", namespace, name));
         let service = entry.and_then(|entry| entry.typed::<Service>().ok());
         let service = service.ok_or_else(|| format!("service \"{name}\" not found"))?;
-        let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone());
-        address
-            .filter(|address| !matches!(address.as_str(), "" | "None"))
-            .ok_or_else(|| format!("service \"{name}\" has no cluster IP"))
+        service_address(name, &service.spec.clone().unwrap_or_default(), port)
+    }
+}
+
+fn service_address(name: &str, spec: &ServiceSpec, port: u16) -> Result<String, String> {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(spec.external_name.clone().unwrap_or_default());
+    }
+    let address = spec.cluster_ip.as_deref().unwrap_or_default();
+    if matches!(address, "" | "None") {
+        return Err("cannot route to service with ClusterIP \"None\"".into());
+    }
+    if !spec.ports.iter().flatten().any(|of| of.port == i32::from(port)) {
+        return Err(format!("no service port {port} found for service {name:?}"));
+    }
+    Ok(address.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_reached_at_its_address_or_where_its_name_leads() {
+        let address = |spec: Value| {
+            let spec = serde_json::from_value(spec).expect("a spec");
+            service_address("hooks", &spec, 8443)
+        };
+        let ports = json!([{ "port": 443 }, { "port": 8443, "targetPort": 1 }]);
+        assert_eq!(address(json!({ "clusterIP": "10.0.0.1", "ports": ports })), Ok("10.0.0.1".into()));
+        assert_eq!(
+            address(json!({ "type": "ExternalName", "externalName": "example.com" })),
+            Ok("example.com".into())
+        );
+        assert_eq!(
+            address(json!({ "clusterIP": "None", "ports": ports })),
+            Err("cannot route to service with ClusterIP \"None\"".into())
+        );
+        assert_eq!(
+            address(json!({ "clusterIP": "10.0.0.1", "ports": [{ "port": 443 }] })),
+            Err("no service port 8443 found for service \"hooks\"".into())
+        );
     }
 }

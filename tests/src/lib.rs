@@ -8,8 +8,10 @@ pub mod bench;
 mod cluster;
 pub mod etcd;
 mod guest;
+pub mod https;
 mod kubectl;
 pub mod raw_client;
+pub mod reviews;
 mod wait;
 
 pub use cluster::{Cluster, Options, signal};

@@ -1,124 +1,11 @@
 //! Servers that are asked before anything is written, as policy engines and sidecar injectors are.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
-
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use naru_tests::{Cluster, Kubectl};
+use naru_tests::{
+    Cluster, Kubectl,
+    reviews::{ReviewServer, allow, configuration, patch, rule},
+};
 use serde_json::{Value, json};
-
-/// An HTTPS server that answers reviews and remembers them.
-struct Server {
-    address: SocketAddr,
-    /// The certificate to believe, as `caBundle` has it.
-    bundle: String,
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
-}
-
-impl Server {
-    /// `answer` makes a response, without its uid, of a path and a request.
-    async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
-        let identity =
-            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-        let key =
-            rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![identity.cert.der().clone()], key)
-            .expect("a configuration");
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let asked = Arc::new(Mutex::default());
-        let (answer, memory) = (Arc::new(answer), Arc::clone(&asked));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, answer, memory) = (acceptor.clone(), Arc::clone(&answer), Arc::clone(&memory));
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service =
-                        hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
-                            let (answer, memory) = (Arc::clone(&answer), Arc::clone(&memory));
-                            async move { Ok::<_, Infallible>(review(request, &*answer, &memory).await) }
-                        });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-                });
-            }
-        });
-        Self { address, bundle: BASE64.encode(identity.cert.pem()), asked }
-    }
-
-    fn client(&self, path: &str) -> Value {
-        json!({ "url": format!("https://localhost:{}{path}", self.address.port()), "caBundle": self.bundle })
-    }
-
-    /// The requests that came to `path` since the last look.
-    fn take(&self, path: &str) -> Vec<Value> {
-        let mut asked = self.asked.lock().expect("no panic");
-        let (these, others) = asked.drain(..).partition(|(of, _)| of == path);
-        *asked = others;
-        let these: Vec<(String, Value)> = these;
-        these.into_iter().map(|(_, request)| request).collect()
-    }
-}
-
-async fn review(
-    request: http::Request<hyper::body::Incoming>,
-    answer: &(dyn Fn(&str, &Value) -> Value + Send + Sync),
-    memory: &Mutex<Vec<(String, Value)>>,
-) -> http::Response<http_body_util::Full<bytes::Bytes>> {
-    use http_body_util::BodyExt as _;
-    let path = request.uri().path().to_owned();
-    let body = request.into_body().collect().await.expect("a body").to_bytes();
-    let review: Value = serde_json::from_slice(&body).expect("a review");
-    assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
-    let mut response = answer(&path, &review["request"]);
-    response["uid"] = review["request"]["uid"].clone();
-    memory.lock().expect("no panic").push((path, review["request"].clone()));
-    let answer =
-        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
-    http::Response::new(bytes::Bytes::from(answer.to_string()).into())
-}
-
-fn allow() -> Value {
-    json!({ "allowed": true })
-}
-
-fn patch(operations: &Value) -> Value {
-    json!({ "allowed": true, "patchType": "JSONPatch", "patch": BASE64.encode(operations.to_string()) })
-}
-
-/// A configuration of one webhook; `fields` are its own.
-fn configuration(kind: &str, name: &str, client: &Value, rule: Value, fields: Value) -> String {
-    let mut hook = json!({
-        "name": format!("{name}.example.com"),
-        "clientConfig": client,
-        "rules": [rule],
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-    });
-    for (field, value) in fields.as_object().expect("fields") {
-        hook[field] = value.clone();
-    }
-    json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": format!("{kind}WebhookConfiguration"),
-        "metadata": { "name": name },
-        "webhooks": [hook],
-    })
-    .to_string()
-}
-
-fn rule(groups: &[&str], versions: &[&str], resources: &[&str], operations: &[&str]) -> Value {
-    json!({ "apiGroups": groups, "apiVersions": versions, "resources": resources, "operations": operations })
-}
 
 fn shop(kubectl: &Kubectl) {
     kubectl.run(&["create", "namespace", "shop"]).ok();
@@ -135,7 +22,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_webhook_adds_is_defaulted_and_shown_to_those_before_it() {
-    let server = Server::start(|path, request| match path {
+    let server = ReviewServer::start(|path, request| match path {
         "/label" => {
             let containers = request["object"]["spec"]["containers"].as_array().map_or(0, Vec::len);
             let count = json!([{ "op": "add", "path": "/metadata/labels", "value": { "containers": containers.to_string() } }]);
@@ -221,7 +108,7 @@ async fn what_a_webhook_adds_is_defaulted_and_shown_to_those_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_refuses_and_says_why() {
-    let server = Server::start(|path, request| match path {
+    let server = ReviewServer::start(|path, request| match path {
         "/maps" => {
             let refusal = |message: &str| {
                 let status = json!({ "code": 403, "reason": "Forbidden", "message": message });
@@ -321,7 +208,7 @@ async fn a_webhook_refuses_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_does_not_answer_stops_only_what_it_must() {
-    let server = Server::start(|path, _| match path {
+    let server = ReviewServer::start(|path, _| match path {
         "/wrong" => json!({ "allowed": true, "patchType": "JSONPatch" }),
         "/missing" => patch(&json!([{ "op": "remove", "path": "/data/none" }])),
         _ => allow(),
@@ -332,7 +219,8 @@ async fn a_webhook_that_does_not_answer_stops_only_what_it_must() {
     shop(&kubectl);
     // A port that nobody listens on.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").and_then(|of| of.local_addr()).expect("a port");
-    let dead = json!({ "url": format!("https://localhost:{}/", dead.port()), "caBundle": server.bundle });
+    let dead =
+        json!({ "url": format!("https://localhost:{}/", dead.port()), "caBundle": server.https.bundle() });
     let maps = || rule(&[""], &["v1"], &["configmaps"], &["CREATE"]);
     let make = |name: &str| kubectl.run(&["-n", "shop", "create", "configmap", name]);
     let fields = |policy: &str| json!({ "failurePolicy": policy, "namespaceSelector": in_shop() });
@@ -378,7 +266,7 @@ async fn a_webhook_that_does_not_answer_stops_only_what_it_must() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_asked_only_where_its_conditions_hold() {
-    let server = Server::start(|_, _| json!({ "allowed": false })).await;
+    let server = ReviewServer::start(|_, _| json!({ "allowed": false })).await;
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     shop(&kubectl);

@@ -1,65 +1,28 @@
 //! A group that another API server serves: one in this process, behind an APIService.
 
-use std::{convert::Infallible, sync::Arc};
-
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use naru_tests::{Cluster, eventually};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
-};
+use naru_tests::{Cluster, eventually, https::HttpsServer};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::watch;
 
 /// An API server of `shop.example.com/v1`, which believes who the user is only of those whose certificate is signed by
 /// the authority of ConfigMap extension-apiserver-authentication.
 struct Extension {
-    port: u16,
-    /// Its own certificate, PEM.
-    certificate: String,
+    https: HttpsServer,
     works: watch::Sender<bool>,
 }
 
 impl Extension {
     async fn start(authority: &str) -> Self {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["shop.default.svc".to_owned()]).expect("a certificate");
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
-        roots.add(authority).expect("an authority");
-        let _ = rustls::crypto::ring::default_provider().install_default(); // There may be one already.
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![cert.der().clone()], key)
-            .expect("a config");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
         let (works, working) = watch::channel(true);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, working) = (acceptor.clone(), working.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(move |request| {
-                        let works = *working.borrow();
-                        async move { Ok::<_, Infallible>(answer(request, works).await) }
-                    });
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
+        let https = HttpsServer::start("shop.default.svc", Some(authority), move |request| {
+            let works = *working.borrow();
+            answer(request, works)
         });
-        Self { port, certificate: cert.pem(), works }
+        Self { https: https.await, works }
     }
 }
 
@@ -116,7 +79,7 @@ async fn a_group_of_another_server_is_served_as_if_it_were_ours() {
     let path = "jsonpath={.data.requestheader-client-ca-file}";
     let config = ["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", path];
     let extension = Extension::start(&kubectl.run(&config).ok()).await;
-    let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &extension.certificate);
+    let bundle = extension.https.bundle();
     kubectl.apply(&format!(
         "\
 apiVersion: apiregistration.k8s.io/v1
@@ -130,7 +93,7 @@ spec:
   caBundle: {bundle}
   service: {{name: shop, namespace: default, port: {}}}
 ",
-        extension.port
+        extension.https.port
     ));
     condition("False ServiceNotFound").await;
     let refused = kubectl.run(&["get", "--raw", "/apis/shop.example.com/v1/carts"]).refused();
@@ -138,6 +101,11 @@ spec:
     kubectl.apply(
         "{apiVersion: v1, kind: Service, metadata: {name: shop}, spec: {type: ExternalName, externalName: localhost}}",
     );
+    condition("True Passed").await;
+    // The same behind an address of the cluster: the APIService follows its Service.
+    kubectl.run(&["delete", "service", "shop"]).ok();
+    condition("False ServiceNotFound").await;
+    extension.https.behind_service(&kubectl, "default", "shop", extension.https.port);
     condition("True Passed").await;
 
     for kubectl in cluster.kubectls() {

@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use naru_tests::{Cluster, Options, eventually, naru_binary};
-use serde_json::Value;
+use naru_tests::{
+    Cluster, Options,
+    api::Api,
+    eventually, naru_binary,
+    reviews::{ReviewServer, configuration, patch, rule},
+};
+use serde_json::{Value, json};
 
 const POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -13,6 +18,9 @@ rules:
 - {level: Metadata, resources: [{group: '', resources: [secrets]}], namespaces: [default]}
 - {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], namespaces: [default], omitManagedFields: true}
 - {level: Metadata, nonResourceURLs: [/version]}
+- {level: Metadata, verbs: [watch], namespaces: [shop]}
+- {level: Request, resources: [{group: '', resources: [configmaps]}], namespaces: [shop]}
+- {level: Metadata, resources: [{group: '', resources: [pods, pods/eviction]}], namespaces: [shop]}
 ";
 
 fn start() -> (Cluster, PathBuf) {
@@ -122,4 +130,123 @@ fn a_bad_policy_keeps_the_server_from_starting_and_says_why() {
         "{error}"
     );
     assert!(!dir.path().join("data/server/store/log").exists(), "nothing was made");
+}
+
+const NOTED: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels: {pod-security.kubernetes.io/enforce: baseline, pod-security.kubernetes.io/audit: restricted}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: small.example.com}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}
+  validations:
+  - {expression: 'object.data.size() < 2', message: too large}
+  auditAnnotations:
+  - {key: size, valueExpression: "'it has ' + string(object.data.size())"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: small}
+spec: {policyName: small.example.com, validationActions: [Audit], matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_admission_notes_is_recorded_too() {
+    let server = ReviewServer::start(|path, _| {
+        let mut response = match path {
+            "/label" => patch(&json!([{ "op": "add", "path": "/data/added", "value": "1" }])),
+            _ => json!({ "allowed": true }),
+        };
+        response["auditAnnotations"] = json!({ "seen": "yes" });
+        response
+    })
+    .await;
+    let (mut cluster, dir) = start();
+    let kubectl = cluster.kubectl();
+    kubectl.apply(NOTED);
+    let maps = || rule(&[""], &["v1"], &["configmaps"], &["CREATE"]);
+    let in_shop = json!({ "matchLabels": { "kubernetes.io/metadata.name": "shop" } });
+    let fields = json!({ "namespaceSelector": in_shop });
+    kubectl.apply(&configuration("Mutating", "label", &server.client("/label"), maps(), fields.clone()));
+    kubectl.apply(&configuration("Validating", "see", &server.client("/see"), maps(), fields));
+    // A port that nobody listens on.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").and_then(|of| of.local_addr()).expect("a port");
+    let dead =
+        json!({ "url": format!("https://localhost:{}/", dead.port()), "caBundle": server.https.bundle() });
+    let ignored = json!({ "namespaceSelector": in_shop, "failurePolicy": "Ignore" });
+    kubectl.apply(&configuration("Validating", "dead", &dead, maps(), ignored));
+    kubectl.run(&["-n", "shop", "create", "configmap", "prices", "--from-literal=tea=3"]).ok();
+    let annotations = async |resource: &'static str, name: &'static str| {
+        let what = format!("the event of {resource} {name}");
+        let event = eventually(&what, async || {
+            let found = events(&dir).into_iter().find(|event| {
+                let of = &event["objectRef"];
+                event["verb"] == "create" && of["resource"] == resource && of["name"] == name
+            });
+            found.ok_or("there is none yet")
+        });
+        event.await["annotations"].clone()
+    };
+    let map = annotations("configmaps", "prices").await;
+    let expected = [
+        ("label.example.com/seen", "yes"),
+        ("see.example.com/seen", "yes"),
+        ("small.example.com/size", "it has 2"),
+        (
+            "mutation.webhook.admission.k8s.io/round_0_index_0",
+            r#"{"configuration":"label","webhook":"label.example.com","mutated":true}"#,
+        ),
+        (
+            "patch.webhook.admission.k8s.io/round_0_index_0",
+            r#"{"configuration":"label","webhook":"label.example.com","patch":[{"op":"add","path":"/data/added","value":"1"}],"patchType":"JSONPatch"}"#,
+        ),
+        ("failed-open.validating.webhook.admission.k8s.io/round_0_index_0", "dead.example.com"),
+        (
+            "validation.policy.admission.k8s.io/validation_failure",
+            r#"[{"message":"too large","policy":"small.example.com","binding":"small","expressionIndex":0,"validationActions":["Audit"]}]"#,
+        ),
+        ("authorization.k8s.io/decision", "allow"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(map[key], value, "{key} of {map:#}");
+    }
+
+    // Pods, by the labels of their namespace: let in with a note, and refused.
+    let pod = |name: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  {more}nodeSelector: {{a: b}}\n  containers: [{{name: web, image: 'hello:v1'}}]\n"
+        )
+    };
+    kubectl.run(&["-n", "shop", "wait", "--for=create", "serviceaccount/default", "--timeout=30s"]).ok();
+    kubectl.run_with(&["-n", "shop", "create", "-f", "-"], &pod("lax", "")).ok();
+    kubectl.run_with(&["-n", "shop", "create", "-f", "-"], &pod("host", "hostPID: true\n  ")).refused();
+    for name in ["lax", "host"] {
+        let of = annotations("pods", name).await;
+        assert_eq!(of["pod-security.kubernetes.io/enforce-policy"], "baseline:latest", "{of:#}");
+        let audited = of["pod-security.kubernetes.io/audit-violations"].as_str().unwrap_or_default();
+        assert!(audited.starts_with("would violate PodSecurity \"restricted:latest\": "), "{of:#}");
+    }
+
+    // The old way to watch is recorded as the watch that it is.
+    let api = Api::of(&cluster).await;
+    let path = "/api/v1/watch/namespaces/shop/configmaps?timeoutSeconds=1";
+    assert_eq!(api.begin("GET", path, &[], "").await.status(), 200);
+    eventually("the watch is recorded", async || {
+        let found = events(&dir).into_iter().find(|event| event["requestURI"] == path);
+        let event = found.ok_or("it is not".to_owned())?;
+        let of = &event["objectRef"];
+        let is_right =
+            event["verb"] == "watch" && of["resource"] == "configmaps" && of["namespace"] == "shop";
+        if is_right { Ok(()) } else { Err(event.to_string()) }
+    })
+    .await;
+    assert_eq!(cluster.stop(), 0);
+    std::fs::remove_dir_all(&dir).expect("it is ours");
 }

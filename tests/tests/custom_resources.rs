@@ -22,7 +22,7 @@ use kube::{
         watcher,
     },
 };
-use naru_tests::{Cluster, Kubectl, eventually};
+use naru_tests::{Cluster, Kubectl, eventually, https::HttpsServer};
 
 /// The shape of a certificate manager's definition: status, columns by filter, enums, defaults, a free-form part.
 const CERTIFICATES: &str = r#"
@@ -546,40 +546,15 @@ fn gauges(conversion: &str, storage: &str) -> String {
         .replace("V2_STORES", if storage == "v2" { "true" } else { "false" })
 }
 
-/// An HTTPS server that converts gauges; answers its address and the certificate to believe.
-async fn conversion_webhook() -> (std::net::SocketAddr, String) {
-    let identity = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let key =
-        rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("a key");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.cert.der().clone()], key)
-        .expect("a configuration");
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service =
-                    hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
-                        use http_body_util::BodyExt as _;
-                        let body = request.into_body().collect().await.expect("a body").to_bytes();
-                        let review = converted(&serde_json::from_slice(&body).expect("a review"));
-                        let answer = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
-                        Ok::<_, std::convert::Infallible>(http::Response::new(answer))
-                    });
-                let io = hyper_util::rt::TokioIo::new(stream);
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-            });
-        }
-    });
-    (address, identity.cert.pem())
+/// An HTTPS server that converts gauges.
+async fn conversion_webhook(name: &str) -> HttpsServer {
+    HttpsServer::start(name, None, |request: http::Request<hyper::body::Incoming>| async {
+        use http_body_util::BodyExt as _;
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        let review = converted(&serde_json::from_slice(&body).expect("a review"));
+        http::Response::new(bytes::Bytes::from(review.to_string()).into())
+    })
+    .await
 }
 
 /// v1 has `low` and `high`, v2 has `range: low-high`.
@@ -606,7 +581,6 @@ fn converted(review: &serde_json::Value) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_converted_and_rules_are_asked() {
-    use base64::Engine as _;
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(&gauges("conversion: {strategy: None}", "v1"));
@@ -633,11 +607,11 @@ async fn versions_are_converted_and_rules_are_asked() {
     assert_eq!(kubectl.run(&as_v2).ok(), r#"toys.example.com/v2 {"high":5,"low":1}"#);
 
     // With one, both versions say the same in their own words, wherever objects are stored.
-    let (address, certificate) = conversion_webhook().await;
-    let bundle = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let server = conversion_webhook("gauges.default.svc").await;
+    server.behind_service(&kubectl, "default", "gauges", 8443);
     let webhook = format!(
-        "conversion: {{strategy: Webhook, webhook: {{conversionReviewVersions: [v1], clientConfig: {{url: 'https://localhost:{}/convert', caBundle: {bundle}}}}}}}",
-        address.port()
+        "conversion: {{strategy: Webhook, webhook: {{conversionReviewVersions: [v1], clientConfig: {{service: {{name: gauges, namespace: default, path: /convert, port: 8443}}, caBundle: {}}}}}}}",
+        server.bundle()
     );
     let run = |args: &[&str]| {
         let (kubectl, args) = (kubectl.clone(), args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());

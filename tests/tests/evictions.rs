@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use naru_tests::{Cluster, Kubectl, Options, eventually};
+use naru_tests::{
+    Cluster, Kubectl, Options,
+    api::{Api, JSON},
+    eventually,
+};
+use serde_json::{Value, json};
 
 fn set(kind: &str, replicas: u32) -> String {
     format!(
@@ -178,4 +183,90 @@ async fn a_replica_set_adopts_releases_orphans_and_deletes_the_cheapest_first() 
         .await;
     }
     assert_eq!(pods(&kubectl)[0][0], *dearest);
+}
+
+/// A budget, with the status that its controller gives it when `healthy` of `wanted` pods are there.
+fn budget(kubectl: &Kubectl, name: &str, spec: &str, healthy: i32, wanted: i32) {
+    kubectl.apply(&format!(
+        "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{name: {name}}}\nspec: {{selector: {{matchLabels: \
+         {{app: web}}}}, {spec}}}\n"
+    ));
+    let allowed = (healthy - wanted).max(0);
+    let status = json!({ "status": {
+        "observedGeneration": 1, "currentHealthy": healthy, "desiredHealthy": wanted, "expectedPods": 1,
+        "disruptionsAllowed": allowed,
+    } });
+    let patch = ["patch", "pdb", name, "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    kubectl.run(&patch).ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_keeps_pods_from_being_evicted() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello"]);
+    kubectl.apply(&lone_pod("one", "app: web"));
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/one", "--timeout=60s"]).ok();
+    budget(&kubectl, "web", "minAvailable: 1", 1, 1);
+    let api = Api::of(&cluster).await;
+    let evict = async |name: &str| {
+        let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name } });
+        let path = format!("/api/v1/namespaces/default/pods/{name}/eviction");
+        api.send("POST", &path, &[("content-type", JSON)], eviction.to_string()).await
+    };
+    const VIOLATED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let refused = evict("one").await;
+    let status: Value = refused.json();
+    assert_eq!(
+        (refused.status, &status["reason"], &status["message"]),
+        (429, &json!("TooManyRequests"), &json!(VIOLATED))
+    );
+    assert_eq!(
+        status["details"]["causes"],
+        json!([{ "reason": "DisruptionBudget", "message": "The disruption budget web needs 1 healthy pods and has 1 currently" }])
+    );
+
+    // kubectl tries again until it is told to stop.
+    let node = kubectl.pod_field("one", ".spec.nodeName");
+    for kubectl in cluster.kubectls() {
+        let refused = kubectl.run(&["drain", &node, "--force", "--timeout=1s"]).refused();
+        assert!(
+            refused.contains(&format!(
+                "error when evicting pods/\"one\" -n \"default\" (will retry after 5s): {VIOLATED}"
+            )) && refused.contains("global timeout reached: 1s"),
+            "{refused}"
+        );
+    }
+    kubectl.run(&["uncordon", &node]).ok();
+
+    // Two budgets about one pod are too many to obey.
+    budget(&kubectl, "again", "minAvailable: 1", 1, 1);
+    let refused = evict("one").await;
+    assert_eq!(refused.status, 500);
+    assert_eq!(
+        refused.json()["message"],
+        "Internal error occurred: This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+    );
+    kubectl.run(&["delete", "pdb", "again"]).ok();
+
+    // Pods that do not serve: only where the budget does not want them to come up first.
+    kubectl.apply(
+        &lone_pod("two", "app: web")
+            .replace("'hello:v1', ", "'hello:v1', readinessProbe: {exec: {command: [none]}}, "),
+    );
+    kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/two", "--timeout=60s"]).ok();
+    kubectl.run(&["delete", "pdb", "web"]).ok();
+    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: IfHealthyBudget", 1, 2);
+    assert_eq!(evict("two").await.status, 429);
+    kubectl.run(&["delete", "pdb", "web"]).ok();
+    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: AlwaysAllow", 1, 2);
+    assert_eq!(evict("two").await.status, 201);
+    kubectl.run(&["wait", "--for=delete", "pod/two", "--timeout=60s"]).ok();
+    assert_eq!(evict("one").await.status, 429);
+
+    // One more than is needed: it may go, and is counted.
+    kubectl.run(&["delete", "pdb", "web"]).ok();
+    budget(&kubectl, "web", "minAvailable: 0", 1, 0);
+    assert_eq!(evict("one").await.status, 201);
+    kubectl.run(&["wait", "--for=delete", "pod/one", "--timeout=60s"]).ok();
 }

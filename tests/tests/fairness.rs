@@ -196,3 +196,43 @@ async fn what_finds_its_queue_full_is_refused_and_others_are_not() {
     assert_eq!(create(&client, "after").await.0, StatusCode::CREATED);
     assert_eq!(create(&cluster.client().await, "admin").await.0, StatusCode::CREATED);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_slowly_keeps_no_seat_from_others() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let cluster = Cluster::start();
+    namespace(&cluster);
+    tight_level(&cluster, "{type: Reject}");
+    let client = account(&cluster, "slow").await;
+    wait_until_in_force(&client, &cluster).await;
+    // More requests than the level has seats, each without the last byte of its body.
+    let user = "system:serviceaccount:shop:slow";
+    let target = Target::from_kubeconfig(&cluster.kubeconfig());
+    let body = serde_json::to_vec(&map("slow")).expect("JSON");
+    let head = format!(
+        "POST /api/v1/namespaces/shop/configmaps HTTP/1.1\r\nHost: {}\r\nImpersonate-User: {user}\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n",
+        target.authority(),
+        body.len()
+    );
+    let (last, most) = body.split_last().expect("it is not empty");
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let mut stream = target.tls(&[b"http/1.1"]).await;
+        stream.write_all(head.as_bytes()).await.expect("it is taken");
+        stream.write_all(most).await.expect("it is taken");
+        stream.flush().await.expect("it is sent");
+        slow.push(stream);
+    }
+    // The level refuses whoever finds no seat; nobody does, all the while.
+    for _ in 0..20 {
+        assert_eq!(create(&client, "quick").await.0, StatusCode::CREATED);
+    }
+    for mut stream in slow {
+        stream.write_all(&[*last]).await.expect("it is taken");
+        stream.flush().await.expect("it is sent");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 201");
+    }
+}

@@ -51,13 +51,8 @@ pub(super) trait Plugin: Send + Sync {
         Ok(())
     }
 
-    /// After validation: refuses, or adds texts for `Warning` headers.
-    fn validate(
-        &self,
-        _write: &Write<'_>,
-        _object: &dyn AnyObject,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    /// After validation: refuses, or warns.
+    fn validate(&self, _write: &Write<'_>, _object: &dyn AnyObject) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -85,13 +80,9 @@ pub(super) fn mutate(write: &Write<'_>, object: &mut dyn AnyObject) -> Result<()
     PLUGINS.iter().try_for_each(|plugin| plugin.mutate(write, object))
 }
 
-pub(super) fn validate(
-    write: &Write<'_>,
-    object: &dyn AnyObject,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
+pub(super) fn validate(write: &Write<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {
     if !is_asked_about(write.part) {
         return Ok(());
     }
-    PLUGINS.iter().try_for_each(|plugin| plugin.validate(write, object, warnings))
+    PLUGINS.iter().try_for_each(|plugin| plugin.validate(write, object))
 }

@@ -39,12 +39,7 @@ impl Plugin for LimitRanger {
         Ok(())
     }
 
-    fn validate(
-        &self,
-        write: &Write<'_>,
-        object: &dyn AnyObject,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn validate(&self, write: &Write<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {
         let pod = object.get::<Pod>().filter(|_| write.sets_resources());
         let claim = object.get::<PersistentVolumeClaim>();
         if pod.is_none() && claim.is_none() {

@@ -32,8 +32,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use naru_model::Object;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::MutexGuard;
 
 use crate::{
     ApiError,
@@ -45,7 +45,7 @@ use crate::{
 use chain::Write;
 use matching::Operation;
 use policies::{Policies, Scene};
-use webhooks::{About, Asked, Mutable, Shape, Webhooks};
+use webhooks::{About, Asked, Content, Mutable, Rounds, Shape, Type, Webhooks};
 
 /// The chain that every write passes after defaulting and before validation.
 pub struct Admission {
@@ -65,9 +65,14 @@ impl Admission {
         }
     }
 
-    /// A turn to create something in a namespace with quotas, to be held until it is stored.
-    pub async fn turn(&self, view: &Snapshot, call: &Call<'_>) -> Option<MutexGuard<'_, ()>> {
-        self.turns.take(view, call).await
+    /// A turn to write something in a namespace with quotas, to be held until it is proposed; see [`quota::Turns`].
+    pub async fn turn(
+        &self,
+        view: &Snapshot,
+        call: &Call<'_>,
+        is_patient: bool,
+    ) -> Option<quota::InLine<'_>> {
+        self.turns.take(view, call, is_patient).await
     }
 
     /// Changes what was prepared of a write before it is validated. Answers the object as it was before servers
@@ -77,35 +82,38 @@ impl Admission {
         registry: &Registry,
         preparation: &Preparation<'_>,
         object: &mut Box<dyn AnyObject>,
-        warnings: &mut Vec<String>,
     ) -> Result<Option<Box<dyn AnyObject>>, ApiError> {
         let store = registry.store();
         self.apply_built_in(store, preparation, &mut **object).await?;
         let view = store.snapshot();
-        let (policies, hooks) = (self.policies.mutating(&view), self.webhooks.mutating(&view, store));
-        if (policies.is_none() && hooks.is_none()) || is_exempt(preparation.call) {
-            return Ok(None);
-        }
-        let (policies, hooks) = (policies.unwrap_or_default(), hooks.unwrap_or_default());
+        let Some(mut chain) = self.mutating(registry, preparation.call, &view) else { return Ok(None) };
         let kinds = registry.kinds().clone();
         let asked =
             Asked::new(preparation.call, &kinds, &view, &self.authorizer, about(preparation, &**object));
         let scene = Scene { asked: &asked, view: &view };
         let before = object.boxed();
-        let (mut policy_rounds, mut rounds) = (webhooks::Rounds::default(), webhooks::Rounds::default());
-        let mut mutable = Mutable { object: &mut *object, preparation };
-        let mut is_changed = policies::mutate(&policies, &scene, &mut mutable, &mut policy_rounds)?;
-        is_changed |= webhooks::mutate(&hooks, &asked, Some(mutable), &mut rounds, warnings).await?;
-        if !is_changed {
+        if !chain.run(&scene, &mut Mutable::Object { object, preparation }).await? {
             return Ok(None);
         }
         // What was added gets what the cluster says about such things, and others may want to see it.
         self.apply_built_in(store, preparation, &mut **object).await?;
-        let mut mutable = Mutable { object, preparation };
-        policy_rounds.begin_again(Some(&**mutable.object));
-        policies::mutate(&policies, &scene, &mut mutable, &mut policy_rounds)?;
-        webhooks::mutate_again(&hooks, &asked, mutable, rounds, warnings).await?;
+        chain.run_again(&scene, &mut Mutable::Object { object, preparation }).await?;
         Ok(Some(before))
+    }
+
+    /// All that changes requests from outside; `None` where there is nothing, or nothing may.
+    fn mutating(&self, registry: &Registry, call: &Call<'_>, view: &Snapshot) -> Option<Mutations> {
+        let (policies, hooks) =
+            (self.policies.mutating(view), self.webhooks.mutating(view, registry.store()));
+        if (policies.is_none() && hooks.is_none()) || is_exempt(call) {
+            return None;
+        }
+        Some(Mutations {
+            policies: policies.unwrap_or_default(),
+            hooks: hooks.unwrap_or_default(),
+            policy_rounds: Rounds::default(),
+            hook_rounds: Rounds::default(),
+        })
     }
 
     async fn apply_built_in(
@@ -162,31 +170,40 @@ impl Admission {
         chain::mutate(&Write { call, part, view: &store.snapshot(), old: Some(old) }, new)
     }
 
-    /// What is looked at when everything is known of the object: after validation. Texts for `Warning` headers are
-    /// added to `warnings`.
+    /// What is looked at when everything is known of the object: after validation.
     pub async fn validate(
         &self,
         registry: &Registry,
         preparation: &Preparation<'_>,
         object: &dyn AnyObject,
-        warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let (call, store) = (preparation.call, registry.store());
-        let view = store.snapshot();
+        let (call, view) = (preparation.call, registry.store().snapshot());
         let write = Write { call, part: preparation.part(), view: &view, old: preparation.old() };
-        chain::validate(&write, object, warnings)?;
-        let (policies, hooks) = (self.policies.validating(&view), self.webhooks.validating(&view, store));
+        chain::validate(&write, object)?;
+        self.judge(registry, call, &view, || about(preparation, object), Content::Object(object)).await
+    }
+
+    /// Asks the policies and webhooks that change nothing about a request that leads to `content`.
+    async fn judge<'a>(
+        &self,
+        registry: &Registry,
+        call: &'a Call<'a>,
+        view: &Snapshot,
+        about: impl FnOnce() -> About<'a>,
+        content: Content<'_>,
+    ) -> Result<(), ApiError> {
+        let (policies, hooks) =
+            (self.policies.validating(view), self.webhooks.validating(view, registry.store()));
         if (policies.is_none() && hooks.is_none()) || is_exempt(call) {
             return Ok(());
         }
         let kinds = registry.kinds().clone();
-        let asked = Asked::new(call, &kinds, &view, &self.authorizer, about(preparation, object));
+        let asked = Asked::new(call, &kinds, view, &self.authorizer, about());
         if let Some(policies) = policies {
-            let scene = Scene { asked: &asked, view: &view };
-            policies::validate(&policies, &scene, Some(object), warnings)?;
+            policies::validate(&policies, &Scene { asked: &asked, view }, content)?;
         }
         match hooks {
-            Some(hooks) => webhooks::validate(&hooks, &asked, Some(object), warnings).await,
+            Some(hooks) => webhooks::validate(&hooks, &asked, content).await,
             None => Ok(()),
         }
     }
@@ -199,6 +216,7 @@ impl Admission {
         options: &Delete,
     ) -> Result<(), ApiError> {
         nodes::admit_delete(call, object)?;
+        let view = registry.store().snapshot();
         let about = || About {
             operation: Operation::Delete,
             subresource: "",
@@ -207,27 +225,35 @@ impl Admission {
             old: Some(object),
             options: with_dry_run(call, options.to_value()),
         };
-        self.ask_only(registry, call, about).await
+        if let Some(mut chain) = self.mutating(registry, call, &view) {
+            let kinds = registry.kinds().clone();
+            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
+            chain.run(&Scene { asked: &asked, view: &view }, &mut Mutable::Nothing).await?;
+        }
+        self.judge(registry, call, &view, about, Content::Nothing).await
     }
 
-    /// Asks about something that is sent to an object and changes none: `CREATE` of an eviction, a binding or a token,
-    /// `CONNECT` to a pod. `message` is what is sent, with its type.
-    pub async fn admit_message(
+    /// Asks about something that is sent to an object and is not stored: `CREATE` of an eviction, a binding or a token,
+    /// `CONNECT` to a pod. Answers `message`, which serializes with its type, as those who were asked want it to be.
+    pub async fn admit_message<T: Serialize + DeserializeOwned>(
         &self,
         registry: &Registry,
         call: &Call<'_>,
         (operation, subresource): (Operation, &str),
-        message: impl FnOnce() -> Value,
-    ) -> Result<(), ApiError> {
+        message: T,
+    ) -> Result<T, ApiError> {
         let store = registry.store();
         let view = store.snapshot();
         // Nothing is made of it where nobody asks.
-        let has_webhooks = self.webhooks.mutating(&view, store).is_some()
-            || self.webhooks.validating(&view, store).is_some();
-        if !has_webhooks && self.policies.validating(&view).is_none() {
-            return Ok(());
+        let chain = self.mutating(registry, call, &view);
+        let is_judged =
+            || self.policies.validating(&view).is_some() || self.webhooks.validating(&view, store).is_some();
+        if chain.is_none() && !is_judged() {
+            return Ok(message);
         }
-        let message = message();
+        let failed = |error: serde_json::Error| ApiError::Internal(error.to_string());
+        let mut value = serde_json::to_value(&message).map_err(failed)?;
+        let of = value.clone();
         let options = match operation {
             Operation::Connect => Value::Null,
             _ => options(call, "CreateOptions"),
@@ -236,44 +262,56 @@ impl Admission {
             operation,
             subresource,
             name: call.name.into(),
-            shape: Shape::Message(&message),
+            shape: Shape::Message(Type::of(&of)),
             old: None,
             options: options.clone(),
         };
-        self.ask_only(registry, call, about).await
-    }
-
-    /// Asks all policies and webhooks about a request in which there is nothing for them to change.
-    async fn ask_only<'a>(
-        &self,
-        registry: &Registry,
-        call: &'a Call<'a>,
-        about: impl Fn() -> About<'a>,
-    ) -> Result<(), ApiError> {
-        let store = registry.store();
-        let view = store.snapshot();
-        if is_exempt(call) {
-            return Ok(());
-        }
-        // A deletion's answer has no place for them.
-        let mut warnings = Vec::new();
-        if let Some(hooks) = self.webhooks.mutating(&view, store) {
-            let kinds = registry.kinds().clone();
-            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
-            webhooks::mutate(&hooks, &asked, None, &mut webhooks::Rounds::default(), &mut warnings).await?;
-        }
-        if let Some(policies) = self.policies.validating(&view) {
+        let mut is_changed = false;
+        if let Some(mut chain) = chain {
             let kinds = registry.kinds().clone();
             let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
             let scene = Scene { asked: &asked, view: &view };
-            policies::validate(&policies, &scene, None, &mut warnings)?;
+            let mut mutable = Mutable::Message { message: &mut value, check: readable::<T> };
+            is_changed = chain.run(&scene, &mut mutable).await?;
+            if is_changed {
+                chain.run_again(&scene, &mut mutable).await?;
+            }
         }
-        if let Some(hooks) = self.webhooks.validating(&view, store) {
-            let kinds = registry.kinds().clone();
-            let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
-            webhooks::validate(&hooks, &asked, None, &mut warnings).await?;
+        self.judge(registry, call, &view, about, Content::Message(&value)).await?;
+        if !is_changed {
+            return Ok(message);
         }
-        Ok(())
+        serde_json::from_value(value).map_err(failed)
+    }
+}
+
+/// Whether `value` is a message like `T`.
+fn readable<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    T::deserialize(value).map(drop).map_err(|error| error.to_string())
+}
+
+/// Policies and webhooks that change requests, and how far they got with one.
+struct Mutations {
+    policies: policies::Mutating,
+    hooks: webhooks::Hooks,
+    policy_rounds: Rounds<String>,
+    hook_rounds: Rounds,
+}
+
+impl Mutations {
+    /// The first round; answers whether anything was changed.
+    async fn run(&mut self, scene: &Scene<'_>, mutable: &mut Mutable<'_>) -> Result<bool, ApiError> {
+        let by_policies = policies::mutate(&self.policies, scene, mutable, &mut self.policy_rounds)?;
+        let by_hooks = webhooks::mutate(&self.hooks, scene.asked, mutable, &mut self.hook_rounds).await?;
+        Ok(by_policies || by_hooks)
+    }
+
+    /// The second round, of those who want to see what others changed.
+    async fn run_again(&mut self, scene: &Scene<'_>, mutable: &mut Mutable<'_>) -> Result<(), ApiError> {
+        self.policy_rounds.begin_again(mutable.content());
+        policies::mutate(&self.policies, scene, mutable, &mut self.policy_rounds)?;
+        self.hook_rounds.begin_again(mutable.content());
+        webhooks::mutate(&self.hooks, scene.asked, mutable, &mut self.hook_rounds).await.map(drop)
     }
 }
 

@@ -75,12 +75,7 @@ impl Plugin for ProtectInUse {
 pub(super) struct Resize;
 
 impl Plugin for Resize {
-    fn validate(
-        &self,
-        write: &Write<'_>,
-        object: &dyn AnyObject,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn validate(&self, write: &Write<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {
         let Some(new) = object.get::<PersistentVolumeClaim>() else { return Ok(()) };
         let Some(old) = write.old.and_then(|old| old.get::<PersistentVolumeClaim>()) else { return Ok(()) };
         if size(new) <= size(old) {

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiClient, ApiError,
-    auth::User,
+    auth::{Authorizer, User},
     client::{Delete, Patch},
-    registry::Call,
-    store::{Change, Draft, Key, Op, Precondition},
+    notes::Notes,
+    registry::{Call, Kinds, Registry},
+    store::{Change, Draft, Key, Op, Precondition, Scope, Store},
 };
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -146,9 +147,10 @@ async fn a_restricted_namespace_takes_pods_that_say_what_they_do_not_need() {
     let spec = json!({ "selector": { "matchLabels": { "app": "web" } }, "template": template });
     let deployment: Deployment =
         object(json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": spec }));
-    let call = Call::of(&user, &served, "shop", "");
-    let outcome = client.registry().create(&call, Box::new(deployment)).await.expect("workloads are let in");
-    assert_eq!(outcome.warnings, [format!("would {}", RESTRICTED.replacen("violates", "violate", 1))]);
+    let notes = Notes::new(true);
+    let call = Call { notes: Some(&notes), ..Call::of(&user, &served, "shop", "") };
+    client.registry().create(&call, Box::new(deployment)).await.expect("workloads are let in");
+    assert_eq!(notes.take_warnings(), [format!("would {}", RESTRICTED.replacen("violates", "violate", 1))]);
     let spec = web.spec.get_or_insert_default();
     spec.security_context =
         Some(object(json!({ "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } })));
@@ -192,4 +194,56 @@ async fn claims_get_the_newest_default_class_and_stay_while_in_use() {
         "persistentvolumeclaims \"data\" is forbidden: only dynamically provisioned pvc can be resized and the \
          storageclass that provisions the pvc must support resize"
     );
+}
+
+/// The same on a disk, where writes take their time.
+async fn durable_cluster(dir: &std::path::Path) -> ApiClient {
+    let store = Store::open(dir).await.expect("a store");
+    let authorizer = Arc::new(Authorizer::of_defaults());
+    let registry = Registry::new(store, Kinds::builtin(), Default::default(), authorizer);
+    let client = ApiClient::new(registry, "system:apiserver");
+    let namespace: Namespace = object(json!({ "metadata": { "name": "shop" } }));
+    client.create(&namespace).await.expect("a namespace");
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn creators_build_on_each_other_and_no_quota_is_exceeded_or_leaked() {
+    const CREATORS: usize = 64;
+    let dir = tempfile::tempdir().expect("a folder");
+    let client = durable_cluster(dir.path()).await;
+    put(&client, "resourcequotas", &quota(json!({ "count/configmaps": "40", "pods": "1" }))).await;
+    // Each name is wanted twice, so that some of what others build on comes to nothing.
+    let creators: Vec<_> = (0..CREATORS * 2)
+        .map(|index| {
+            let name = format!("map-{}", index / 2);
+            let map: ConfigMap = object(json!({ "metadata": { "name": name, "namespace": "shop" } }));
+            let client = client.clone();
+            tokio::spawn(
+                async move { client.create(&map).await.map(drop).map_err(|error| error.to_string()) },
+            )
+        })
+        .collect();
+    let mut created = 0;
+    for creator in creators {
+        match creator.await.expect("no panic") {
+            Ok(()) => created += 1,
+            Err(refusal) => assert!(
+                refusal.contains(
+                    "exceeded quota: all, requested: count/configmaps=1, used: count/configmaps=40"
+                ) || refusal.ends_with("already exists"),
+                "{refusal}"
+            ),
+        }
+    }
+    let stored = client.store().snapshot().count(&Scope::namespace("configmaps", "shop"));
+    assert_eq!((created, stored), (40, 40));
+    assert_eq!(used(&client)["count/configmaps"], "40");
+    client.store().close().await;
+    drop(client);
+    // It is the same after a restart, as nothing of it was only in memory.
+    let store = Store::open(dir.path()).await.expect("the same store");
+    let entry = store.snapshot().get(&Key::new("resourcequotas", "shop", "all")).expect("the quota");
+    assert!(String::from_utf8_lossy(&entry.json).contains(r#""count/configmaps":"40""#));
+    assert_eq!(store.snapshot().count(&Scope::namespace("configmaps", "shop")), 40);
 }

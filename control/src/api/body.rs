@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use futures::Stream;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ApiError;
 
@@ -105,16 +107,124 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const GAP_DEADLINE: Duration = Duration::from_secs(15);
 const BODY_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Reads a request's body, refusing what is larger than the limit or does not come in time; no more of it than that is
-/// kept.
-pub async fn read(mut body: Incoming) -> Result<Bytes, ApiError> {
-    let read = tokio::time::timeout(BODY_DEADLINE, read_within_limit(&mut body)).await;
+/// So much of a body waits for its request's turn without taking room.
+const FREE_BYTES: usize = 64 << 10;
+/// All that bodies may take that are longer, in KiB.
+const ROOM_KIB: usize = 128 << 10;
+
+/// A request's body: still on its way, or all of it.
+pub enum Payload {
+    Coming(Incoming),
+    /// The bytes, if they were not taken yet, and their share of the room.
+    Here(Option<Bytes>, Option<OwnedSemaphorePermit>),
+}
+
+/// The room for long bodies whose requests wait for their turn. Without a bound, a crowd of them would take all memory;
+/// with one for each request, those that come slowly would keep others from their turn.
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM_KIB)))
+    }
+}
+
+impl Payload {
+    /// Reads the body, refusing what is larger than the limit or does not come in time; no more of it than that is kept.
+    pub async fn read(self) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Coming(body) => Ok(read(body, None).await?.0),
+            Self::Here(bytes, _) => Ok(bytes.unwrap_or_default()),
+        }
+    }
+
+    /// Waits until all of the body is here.
+    ///
+    /// # Errors
+    /// As for [`Self::read`], and 429 where there is no room for it.
+    pub async fn gather(&mut self, room: &Room) -> Result<(), ApiError> {
+        if let Self::Coming(body) = self
+            && !body.is_end_stream()
+        {
+            let Self::Coming(body) = std::mem::replace(self, Self::Here(None, None)) else { return Ok(()) };
+            let (bytes, share) = read(body, Some(room)).await?;
+            *self = Self::Here(Some(bytes), share);
+        }
+        Ok(())
+    }
+}
+
+impl http_body::Body for Payload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Coming(body) => Pin::new(body).poll_frame(context),
+            Self::Here(bytes, _) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Coming(body) => body.is_end_stream(),
+            Self::Here(bytes, _) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Coming(body) => body.size_hint(),
+            Self::Here(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+/// What a body takes of the room, as it comes.
+struct Share<'a> {
+    room: &'a Room,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Share<'_> {
+    /// Takes what a body of `len` bytes needs.
+    async fn cover(&mut self, len: usize) -> Result<(), ApiError> {
+        let needed = len.saturating_sub(FREE_BYTES).div_ceil(1024);
+        let missing = needed.saturating_sub(self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if missing == 0 {
+            return Ok(());
+        }
+        let more = self.room.0.clone().acquire_many_owned(missing as u32);
+        let Ok(Ok(more)) = tokio::time::timeout(GAP_DEADLINE, more).await else {
+            return Err(ApiError::TooManyRequests {
+                message: "too many large requests are under way, please try again later".into(),
+                retry_after: Duration::from_secs(1),
+            });
+        };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a body, and takes room for it where that is given.
+async fn read(
+    mut body: Incoming,
+    room: Option<&Room>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
+    let mut share = room.map(|room| Share { room, taken: None });
+    let read = tokio::time::timeout(BODY_DEADLINE, read_within_limit(&mut body, share.as_mut())).await;
     match read.unwrap_or_else(|_| Err(too_slow(BODY_DEADLINE))) {
         Err(error @ ApiError::TooLarge { .. }) => {
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body)).await;
             Err(error)
         }
-        result => result,
+        result => Ok((result?, share.and_then(|share| share.taken))),
     }
 }
 
@@ -126,7 +236,9 @@ fn too_slow(deadline: Duration) -> ApiError {
 }
 
 /// The next piece of a body. `None` at its end.
-async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ApiError> {
+async fn next_frame(
+    body: &mut (impl http_body::Body<Data = Bytes, Error = hyper::Error> + Unpin),
+) -> Result<Option<Frame<Bytes>>, ApiError> {
     let unreadable = |error| ApiError::BadRequest(format!("cannot read the body: {error}"));
     match tokio::time::timeout(GAP_DEADLINE, body.frame()).await {
         Ok(frame) => frame.transpose().map_err(unreadable),
@@ -135,7 +247,7 @@ async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ApiErro
 }
 
 /// A body of any length, piece by piece; it ends with an error when nothing comes for too long.
-pub fn pieces(body: Incoming) -> impl Stream<Item = Result<Bytes, ApiError>> + Unpin {
+pub fn pieces(body: Payload) -> impl Stream<Item = Result<Bytes, ApiError>> + Unpin {
     Box::pin(futures::stream::try_unfold(body, |mut body| async move {
         while let Some(frame) = next_frame(&mut body).await? {
             if let Ok(data) = frame.into_data() {
@@ -155,7 +267,10 @@ async fn drain(body: &mut Incoming) {
     }
 }
 
-async fn read_within_limit(body: &mut Incoming) -> Result<Bytes, ApiError> {
+async fn read_within_limit(
+    body: &mut Incoming,
+    mut share: Option<&mut Share<'_>>,
+) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::TooLarge { limit: MAX_BODY_BYTES };
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large());
@@ -174,8 +289,12 @@ async fn read_within_limit(body: &mut Incoming) -> Result<Bytes, ApiError> {
                 rest.extend_from_slice(&data);
             }
         }
-        if rest.len().max(first.as_ref().map_or(0, Bytes::len)) > MAX_BODY_BYTES {
+        let len = rest.len().max(first.as_ref().map_or(0, Bytes::len));
+        if len > MAX_BODY_BYTES {
             return Err(too_large());
+        }
+        if let Some(share) = &mut share {
+            share.cover(len).await?;
         }
     }
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     body::Body,
     encoding::Encoding,
-    handler::{Exchange, State, add_warnings, json_response},
+    handler::{Exchange, State, json_response},
     list, resource_metrics, resources, reviews,
     select::Filter,
 };
@@ -51,7 +51,7 @@ async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>,
     if name.is_empty() {
         return Err(ApiError::BadRequest("name is required".into()));
     }
-    registry.bind(&Call { served: &pods, name: &name, ..*call }, &binding).await?;
+    registry.bind(&Call { served: &pods, name: &name, ..*call }, binding).await?;
     Ok(resources::created())
 }
 
@@ -72,9 +72,8 @@ async fn components(
         let chosen = entries.into_iter().filter(|entry| filter.matches(entry)).collect();
         list::answer(served, (form, Encoding::Json), chosen, json!({})).await?
     };
-    let mut response = json_response(StatusCode::OK, body);
-    add_warnings(&mut response, &[DEPRECATED.into()]);
-    Ok(response)
+    call.warn([DEPRECATED]);
+    Ok(json_response(StatusCode::OK, body))
 }
 
 /// The parts of this process, and its store, under the names that Kubernetes gives them.

@@ -1,6 +1,6 @@
-//! What connections ask for, as admission is asked about them: `PodExecOptions` and its kin.
+//! What connections ask for, as admission is asked about them and may change it: `PodExecOptions` and its kin.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::query::Query;
 use crate::{
@@ -9,51 +9,85 @@ use crate::{
     registry::{Call, Registry},
 };
 
-/// Asks whether a connection to `subresource` may be made; `path` is what follows `proxy`.
+/// The options of a connection; those of other connections than its own are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Options {
+    pub api_version: String,
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_false")]
+    pub stdin: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub stdout: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub stderr: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub tty: bool,
+    /// "" for the pod's only one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// What follows `proxy`, with its slash.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Asks whether a connection to `subresource` may be made, and answers what it is to be; `path` is what follows `proxy`.
 pub async fn admit(
     registry: &Registry,
     call: &Call<'_>,
     subresource: &str,
     query: &Query<'_>,
     path: &str,
-) -> Result<(), ApiError> {
-    let options = || options(call.served.info.kind, subresource, query, path);
+) -> Result<Options, ApiError> {
+    let options = Options::new(call.served.info.kind, subresource, query, path);
     registry.admit_message(call, (Operation::Connect, subresource), options).await
 }
 
-fn options(kind: &str, subresource: &str, query: &Query<'_>, path: &str) -> Value {
-    let of = match subresource {
-        "exec" => "Exec",
-        "attach" => "Attach",
-        "portforward" => "PortForward",
-        _ => "Proxy",
-    };
-    let mut options = json!({ "apiVersion": "v1", "kind": format!("{kind}{of}Options") });
-    match of {
-        "Proxy" => options["path"] = path.into(),
-        "PortForward" => {
-            let ports = query.all("ports").flat_map(|ports| ports.split(','));
-            options["ports"] = ports.filter_map(|port| port.parse::<u16>().ok()).collect();
-        }
-        _ => {
-            for flag in ["stdin", "stdout", "stderr", "tty"] {
-                if query.flag(flag) {
-                    options[flag] = true.into();
-                }
+impl Options {
+    fn new(kind: &str, subresource: &str, query: &Query<'_>, path: &str) -> Self {
+        let of = match subresource {
+            "exec" => "Exec",
+            "attach" => "Attach",
+            "portforward" => "PortForward",
+            _ => "Proxy",
+        };
+        let options =
+            Self { api_version: "v1".into(), kind: format!("{kind}{of}Options"), ..Self::default() };
+        match of {
+            "Proxy" => Self { path: path.into(), ..options },
+            "PortForward" => {
+                let ports = query.all("ports").flat_map(|ports| ports.split(','));
+                Self { ports: ports.filter_map(|port| port.parse().ok()).collect(), ..options }
             }
-            if query.has("container") {
-                options["container"] = query.text("container").into();
-            }
-            if of == "Exec" {
-                options["command"] = query.all("command").collect();
-            }
+            _ => Self {
+                stdin: query.flag("stdin"),
+                stdout: query.flag("stdout"),
+                stderr: query.flag("stderr"),
+                tty: query.flag("tty"),
+                container: query.text("container").into(),
+                command: if of == "Exec" {
+                    query.all("command").map(Into::into).collect()
+                } else {
+                    Vec::new()
+                },
+                ..options
+            },
         }
     }
-    options
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -61,7 +95,7 @@ mod tests {
         let query = Query::parse(Some(
             "command=sh&command=-c&stdin=true&tty=false&container=web&ports=80&ports=81,82",
         ));
-        let options = |subresource: &str| options("Pod", subresource, &query, "/x");
+        let options = |subresource: &str| json!(Options::new("Pod", subresource, &query, "/x"));
         assert_eq!(
             options("exec"),
             json!({ "apiVersion": "v1", "kind": "PodExecOptions", "stdin": true, "container": "web", "command": ["sh", "-c"] })

@@ -25,6 +25,16 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Finds out where the request belongs, which its answer tells even where it is refused before it takes a seat.
+    pub fn classify(&mut self, state: &State, user: &User, attributes: &Attributes<'_>) {
+        self.schema = Some(state.fairness.classify(user, attributes));
+    }
+
+    /// Gives the seat back before the end.
+    pub fn stand_up(&mut self) {
+        self.permit = None;
+    }
+
     /// Waits for `width` seats, as the cluster's FlowSchemas say.
     pub async fn take_seat(
         &mut self,
@@ -33,7 +43,7 @@ impl Flow {
         attributes: &Attributes<'_>,
         width: u32,
     ) -> Result<(), ApiError> {
-        let schema = &*self.schema.insert(state.fairness.classify(user, attributes));
+        let schema = self.schema.get_or_insert_with(|| state.fairness.classify(user, attributes));
         let permit = state.fairness.seat(schema, width, user, attributes).await;
         self.permit = Some(permit.map_err(|_| ApiError::TooManyRequests {
             message: "too many requests, please try again later".into(),

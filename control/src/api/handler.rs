@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     aggregation::{self, Aggregator},
-    body::{self, Body},
+    body::{Body, Payload, Room},
     documents::{self, Documents},
     encoding::{Encoding, compress},
     flow::Flow,
@@ -28,6 +28,7 @@ use crate::{
     auth::{Attributes, Authenticator, User, pki::Identity},
     fairness::Fairness,
     images::ImageLibrary,
+    notes::Notes,
     protobuf,
     registry::Registry,
     resource_metrics::ResourceMetrics,
@@ -44,6 +45,7 @@ pub struct State {
     pub(super) documents: Documents,
     pub(super) metrics: Metrics,
     pub(super) fairness: Arc<Fairness>,
+    pub(super) room: Room,
     /// Ends watches and other long answers.
     pub(super) shutdown: CancellationToken,
 }
@@ -74,6 +76,7 @@ impl State {
             documents: Documents::default(),
             metrics: Metrics::default(),
             fairness,
+            room: Room::default(),
             shutdown,
         })
     }
@@ -98,7 +101,7 @@ pub struct Exchange<'a> {
     pub user: Arc<User>,
     pub parts: &'a Parts,
     pub query: Query<'a>,
-    pub body: Incoming,
+    pub body: Payload,
     /// What kind of request it turned out to be, for the metrics.
     pub label: &'a mut RequestKind,
     /// In which encoding the client wants its answer.
@@ -107,6 +110,8 @@ pub struct Exchange<'a> {
     pub flow: &'a mut Flow,
     /// None where nothing is recorded.
     pub record: Option<&'a Record>,
+    /// What is to be told beside the answer.
+    pub notes: &'a Notes,
 }
 
 /// The encodings that request bodies come in.
@@ -161,17 +166,19 @@ impl ContentType {
 pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Body> {
     let began = state.metrics.begin();
     let (parts, body) = request.into_parts();
+    let body = Payload::Coming(body);
     let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
     let is_pretty = is_pretty(&query, &parts);
     let audit = state.registry.audit();
     let record = audit.map(|audit| audit.begin(&parts, query.flag("watch"), caller.address));
+    let notes = Notes::new(record.is_some());
     let answer = async {
         let record = record.as_ref();
         let user = identify(&state, caller.certified.as_ref(), &parts, record).await?;
         let (label, encoding, flow) = (&mut label, &mut encoding, &mut flow);
-        route(Exchange { state: &state, user, parts: &parts, query, body, label, encoding, flow, record })
-            .await
+        let (state, parts, notes) = (&state, &parts, &notes);
+        route(Exchange { state, user, parts, query, body, label, encoding, flow, record, notes }).await
     };
     // A fault of ours in one request must not take the connection's other requests with it.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
@@ -183,9 +190,13 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
         }
     };
     let is_read = matches!(label.verb, "GET" | "LIST");
-    let response = flow.end(response, label.verb == "LIST");
+    let mut response = flow.end(response, label.verb == "LIST");
+    add_warnings(&mut response, &notes.take_warnings());
     let response = match record {
-        Some(record) => recording::answered(record, response, &label, has_failed).await,
+        Some(record) => {
+            record.annotate(notes.take_annotations());
+            recording::answered(record, response, &label, has_failed).await
+        }
         None => response,
     };
     state.metrics.end(label, response.status().as_u16(), began);
@@ -312,7 +323,7 @@ impl<'a> Exchange<'a> {
     /// The body, of whatever type, as JSON.
     pub async fn read_json(self) -> Result<Bytes, ApiError> {
         let (content_type, record) = (ContentType::parse(self.content_type())?, self.record);
-        let json = content_type.to_json(body::read(self.body).await?)?;
+        let json = content_type.to_json(self.body.read().await?)?;
         if let Some(record) = record {
             record.request_body(&json);
         }
@@ -332,7 +343,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Seats and authorizes a request for a path that is not a resource's.
-    async fn enter_path(&mut self) -> Result<(), ApiError> {
+    pub async fn enter_path(&mut self) -> Result<(), ApiError> {
         let (attributes, user) = (self.path_attributes(), self.user.clone());
         self.flow.take_seat(self.state, &user, &attributes, 1).await?;
         self.authorize_path()
@@ -405,7 +416,7 @@ pub fn encoded_response(content_type: HeaderValue, body: Body) -> Response<Body>
 }
 
 /// `Warning: 299 - "text"`, one header each.
-pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {
         let text: String = warning
             .chars()

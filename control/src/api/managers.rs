@@ -4,7 +4,7 @@ use http::header;
 use naru_model::validation::{FieldErrors, Path};
 use serde_json::Value;
 
-use super::{body, form, handler::Exchange};
+use super::{form, handler::Exchange};
 use crate::{ApiError, registry::Configuration};
 
 /// The content type of applied configurations.
@@ -63,7 +63,7 @@ fn of_user_agent(text: &str) -> String {
 pub async fn read_configuration(exchange: Exchange<'_>) -> Result<Configuration, ApiError> {
     let force = exchange.query.flag("force");
     let record = exchange.record;
-    let bytes = body::read(exchange.body).await?;
+    let bytes = exchange.body.read().await?;
     let value: Value = serde_yaml::from_slice(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding YAML: {error}")))?;
     for field in ["kind", "apiVersion"] {

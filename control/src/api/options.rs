@@ -1,10 +1,9 @@
 //! The options of writes, as Kubernetes has them: `CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions`.
 
 use naru_model::validation::{FieldErrors, Path};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    body,
     handler::{ContentType, Exchange},
     managers, resources,
 };
@@ -69,20 +68,27 @@ fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut FieldError
 }
 
 /// `metav1.DeleteOptions`, whatever group it says it is of.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<Vec<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_version: Option<String>,
 }
 
@@ -122,7 +128,7 @@ const POLICIES: &[&str] = &["Foreground", "Background", "Orphan"];
 pub async fn of_delete(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiError> {
     let content_type = ContentType::parse(exchange.content_type())?;
     let (query, record) = (exchange.query, exchange.record);
-    let bytes = content_type.to_json(body::read(exchange.body).await?)?;
+    let bytes = content_type.to_json(exchange.body.read().await?)?;
     if let Some(record) = record {
         record.request_body(&bytes);
     }

@@ -24,13 +24,19 @@ use crate::{
     store::{Key, Store},
 };
 
-/// Answers `…/NAME/proxy` and all below; `path` is what follows, with its slash.
-pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>, path: &str) -> Result<Response<Body>, ApiError> {
+/// Answers `…/NAME/proxy` and all below; `asked` is what follows in the URL, with its slash, and `path` what the server is
+/// asked for.
+pub async fn answer(
+    exchange: Exchange<'_>,
+    call: &Call<'_>,
+    asked: &str,
+    path: &str,
+) -> Result<Response<Body>, ApiError> {
     let state = exchange.state;
     let target = Target::parse(call.name)?;
     let server = target.server(&exchange, call)?;
     let parts = exchange.parts;
-    if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
+    if asked.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
         return redirect_to_root(&parts.uri);
     }
 
@@ -67,7 +73,7 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>, path: &str) -> Resu
     let request = Request::from_parts(head, exchange.body);
     let answer = server.send(request, &state.shutdown).await.map_err(unreachable)?;
     let mut response = upstream::pass_back(answer);
-    let prefix = parts.uri.path().strip_suffix(path).unwrap_or_default();
+    let prefix = parts.uri.path().strip_suffix(asked).unwrap_or_default();
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
     let rewritten =
         location.and_then(|location| seen_from_outside(location, prefix, &server.address(), &host));

@@ -6,18 +6,18 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use naru_model::selector::FieldSelector;
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    body::{self, Body},
+    body::Body,
     computed, connections,
     encoding::Encoding,
+    evictions,
     form::{self, Form},
-    handler::{Exchange, add_warnings, encoded_response, json_response, success},
+    handler::{Exchange, encoded_response, json_response, success},
     list, logs, managers,
     metrics::RequestKind,
-    options::{self, DeleteOptions, WriteOptions},
+    options::{self, WriteOptions},
     proxy, streams, tokens, watch,
 };
 use crate::{
@@ -42,7 +42,7 @@ struct Place {
 }
 
 /// Answers a request below `/api/v1/` or `/apis/GROUP/VERSION/`.
-pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     let place = find(&exchange)?;
     let served = &*place.served;
     let verb = verb(&exchange, &place)?;
@@ -61,6 +61,7 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         manager: &options.manager,
         dry_run: options.dry_run,
         validation: options.validation,
+        notes: Some(exchange.notes),
     };
     let field_selector = match verb {
         "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector"),
@@ -71,11 +72,17 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     let attributes = call.attributes(verb, &place.subresource);
     let name = name.unwrap_or(attributes.name);
     let attributes = Attributes { name, field_selector, ..attributes };
-    if !is_long_running(verb, &place.subresource) {
+    let is_seated = !is_long_running(verb, &place.subresource);
+    if is_seated {
+        exchange.flow.classify(exchange.state, &user, &attributes);
+    }
+    exchange.authorize(&user, &attributes)?;
+    if is_seated {
+        // While it waits for the rest of its body it keeps no seat from others.
+        exchange.body.gather(&exchange.state.room).await?;
         let width = width(&exchange, &call, verb);
         exchange.flow.take_seat(exchange.state, &user, &attributes, width).await?;
     }
-    exchange.authorize(&user, &attributes)?;
     match place.subresource.as_str() {
         "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,
         "" => whole(exchange, &place, &call, verb).await,
@@ -87,15 +94,15 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         "scale" => scale(exchange, &call, verb).await,
         "binding" if verb == "create" => bind(exchange, &call).await,
         "token" if verb == "create" => tokens::answer(exchange, &call).await,
-        "eviction" if verb == "create" => evict(exchange, &call).await,
+        "eviction" if verb == "create" => evictions::answer(exchange, &call).await,
         "log" if verb == "get" => logs::answer(exchange, &call).await,
         "attach" | "exec" | "portforward" if matches!(verb, "get" | "create") => {
             streams::answer(exchange, &call, verb, &place.subresource).await
         }
         "proxy" => {
             let registry = &exchange.state.registry;
-            connections::admit(registry, &call, "proxy", &exchange.query, &place.rest).await?;
-            proxy::answer(exchange, &call, &place.rest).await
+            let options = connections::admit(registry, &call, "proxy", &exchange.query, &place.rest).await?;
+            proxy::answer(exchange, &call, &place.rest, &options.path).await
         }
         _ => Err(ApiError::MethodNotAllowed),
     }
@@ -278,11 +285,9 @@ async fn whole(
         "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
             let json = exchange.read_object(!call.served.kind.is_custom()).await?;
-            let (object, mut warnings) = decode::object(call.served, &json, call.validation)?;
-            let mut outcome = registry.create(call, object).await?;
-            warnings.append(&mut outcome.warnings);
-            outcome.warnings = warnings;
-            write_response(call, form, outcome)
+            let (object, warnings) = decode::object(call.served, &json, call.validation)?;
+            call.warn(warnings);
+            write_response(call, form, registry.create(call, object).await?)
         }
         "delete" => {
             let (options, dry_run) = options::of_delete(exchange).await?;
@@ -344,7 +349,8 @@ async fn part(
         "update" => {
             let json = exchange.read_object(!call.served.kind.is_custom()).await?;
             let (object, warnings) = decode::object(call.served, &json, call.validation)?;
-            let outcome = registry.update(call, part, |_| Ok((object.boxed(), warnings.clone()))).await?;
+            call.warn(warnings);
+            let outcome = registry.update(call, part, |_| Ok(object.boxed())).await?;
             write_response(call, form, outcome)
         }
         "patch" => {
@@ -387,7 +393,7 @@ async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>,
     let registry = &exchange.state.registry;
     let json = exchange.read_json().await?;
     let binding = decode_as("Binding", &json)?;
-    registry.bind(call, &binding).await?;
+    registry.bind(call, binding).await?;
     Ok(created())
 }
 
@@ -396,36 +402,6 @@ pub(super) fn created() -> Response<Body> {
     let status =
         json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
     json_response(StatusCode::CREATED, form::to_bytes(&status))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Eviction {
-    #[serde(default)]
-    metadata: EvictedName,
-    delete_options: Option<DeleteOptions>,
-}
-
-#[derive(Deserialize, Default)]
-struct EvictedName {
-    name: Option<String>,
-}
-
-async fn evict(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let registry = &exchange.state.registry;
-    let json = exchange.read_json().await?;
-    let eviction: Eviction = decode_as("Eviction", &json)?;
-    if let Some(name) = eviction.metadata.name.filter(|name| !name.is_empty() && name != call.name) {
-        return Err(ApiError::BadRequest(format!(
-            "name in URL does not match name in Eviction object: {} != {name}",
-            call.name
-        )));
-    }
-    let options = eviction.delete_options.unwrap_or_default();
-    let (options, dry_run) = options.check()?;
-    let call = Call { dry_run: dry_run || call.dry_run, ..*call };
-    registry.evict(&call, &options).await?;
-    Ok(created())
 }
 
 pub(super) fn decode_as<T: serde::de::DeserializeOwned>(kind: &str, json: &[u8]) -> Result<T, ApiError> {
@@ -450,9 +426,7 @@ fn write_response(call: &Call<'_>, form: Form, outcome: Outcome) -> Result<Respo
             form::to_bytes(&(conversion.to_served)(value))
         }
     };
-    let mut response = json_response(status, bytes);
-    add_warnings(&mut response, &outcome.warnings);
-    Ok(response)
+    Ok(json_response(status, bytes))
 }
 
 fn delete_response(call: &Call<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
@@ -500,7 +474,7 @@ async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, V
         }
     };
     let record = exchange.record;
-    let bytes = body::read(exchange.body).await?;
+    let bytes = exchange.body.read().await?;
     if let Some(record) = record {
         record.request_body(&bytes);
     }

@@ -16,7 +16,7 @@ use naru_model::validation::{FieldErrors, Path};
 use super::{
     body::Body,
     form,
-    handler::{Exchange, State, add_warnings, json_response},
+    handler::{Exchange, State, json_response},
 };
 use crate::{
     ApiError,
@@ -29,13 +29,12 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
     let state = exchange.state.clone();
     let json = exchange.read_json().await?;
     let (mut review, warnings) = decode::object(call.served, &json, call.validation)?;
+    call.warn(warnings);
     let mut errors = FieldErrors::default();
     fill(&state, call, &mut *review, &mut errors).await;
     call.check("", errors)?;
     let value = review.to_value().map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = json_response(StatusCode::CREATED, form::to_bytes(&value));
-    add_warnings(&mut response, &warnings);
-    Ok(response)
+    Ok(json_response(StatusCode::CREATED, form::to_bytes(&value)))
 }
 
 async fn fill(state: &State, call: &Call<'_>, review: &mut dyn AnyObject, errors: &mut FieldErrors) {

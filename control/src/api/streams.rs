@@ -13,10 +13,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     body::Body,
-    connections,
+    connections::{self, Options},
     handler::Exchange,
     nodes::{self, container},
-    query::Query,
     upstream,
 };
 use crate::{ApiError, registry::Call};
@@ -44,18 +43,18 @@ pub async fn answer(
         // WebSockets can only begin with GET; that must not make of a right to read one to run things.
         state.registry.authorize(&exchange.user, &call.attributes("create", subresource))?;
     }
-    connections::admit(&state.registry, call, subresource, &exchange.query, "").await?;
+    let options = connections::admit(&state.registry, call, subresource, &exchange.query, "").await?;
     let entry = state.registry.entry(call)?;
     let pod: Arc<Pod> = entry.typed().map_err(|error| ApiError::Internal(error.to_string()))?;
     let spec = pod.spec.clone().unwrap_or_default();
     let path = match subresource {
         "portforward" => {
-            format!("/portForward/{}/{}?{}", call.namespace, call.name, ports(&exchange.query))
+            format!("/portForward/{}/{}?{}", call.namespace, call.name, ports(&options))
         }
         _ => {
-            let container = container(call.name, &spec, exchange.query.text("container"), false)?;
-            let options = streams(&exchange.query);
-            format!("/{subresource}/{}/{}/{container}?{options}", call.namespace, call.name)
+            let container = container(call.name, &spec, &options.container, false)?;
+            let streams = streams(&options);
+            format!("/{subresource}/{}/{}/{container}?{streams}", call.namespace, call.name)
         }
     };
     let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) else {
@@ -84,20 +83,20 @@ fn negotiation(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// What the agent is told in the kubelet's words.
-fn ports(query: &Query<'_>) -> String {
-    let ports = query.all("ports").flat_map(|ports| ports.split(','));
-    join(ports.map(|port| ("port", port)))
+fn ports(options: &Options) -> String {
+    join(options.ports.iter().map(|port| ("port", port.to_string())))
 }
 
-fn streams(query: &Query<'_>) -> String {
-    let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
-    let flags = flags.into_iter().filter(|(asked, _)| query.flag(asked)).map(|(_, told)| (told, "1"));
-    join(flags.chain(query.all("command").map(|argument| ("command", argument))))
+fn streams(options: &Options) -> String {
+    let Options { stdin, stdout, stderr, tty, .. } = options;
+    let flags = [(stdin, "input"), (stdout, "output"), (stderr, "error"), (tty, "tty")];
+    let flags = flags.into_iter().filter(|(is_asked, _)| **is_asked).map(|(_, told)| (told, "1".to_owned()));
+    join(flags.chain(options.command.iter().map(|argument| ("command", argument.clone()))))
 }
 
-fn join<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+fn join<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> String {
     let pairs: Vec<String> = pairs
-        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)))
         .collect();
     pairs.join("&")
 }
@@ -108,10 +107,11 @@ mod tests {
 
     #[test]
     fn options_are_told_in_the_kubelet_s_words() {
-        let query =
-            Query::parse(Some("command=sh&command=-c&command=a+b%26c&stdin=true&stdout=true&tty=false"));
-        assert_eq!(streams(&query), "input=1&output=1&command=sh&command=%2Dc&command=a%20b%26c");
-        assert_eq!(ports(&Query::parse(Some("ports=80&ports=81,82"))), "port=80&port=81&port=82");
-        assert_eq!(ports(&Query::parse(None)), "");
+        let command = ["sh", "-c", "a b&c"].map(Into::into).to_vec();
+        let options =
+            Options { stdin: true, stdout: true, command, ports: vec![80, 81], ..Options::default() };
+        assert_eq!(streams(&options), "input=1&output=1&command=sh&command=%2Dc&command=a%20b%26c");
+        assert_eq!(ports(&options), "port=80&port=81");
+        assert_eq!(ports(&Options::default()), "");
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 mod bad_input;
 mod encodings;
+mod evictions;
 
 use super::{Caller, State, handle};
 use crate::{

@@ -15,7 +15,6 @@ use naru_model::{
     Object,
     validation::{FieldErrors, Path},
 };
-use serde_json::json;
 
 use super::{
     body::Body,
@@ -37,12 +36,13 @@ const MAX_SECONDS: i64 = 1 << 32;
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
     let json = exchange.read_json().await?;
-    let mut request: TokenRequest = serde_json::from_slice(&json).map_err(|error| {
+    let request: TokenRequest = serde_json::from_slice(&json).map_err(|error| {
         ApiError::BadRequest(format!(
             "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {error}"
         ))
     })?;
-    state.registry.admit_message(call, (Operation::Create, "token"), || json!(request)).await?;
+    let to = (Operation::Create, "token");
+    let mut request = state.registry.admit_message(call, to, request).await?;
     let entry = state.registry.entry(call)?;
     let account = entry.typed::<ServiceAccount>().map_err(|error| ApiError::Internal(error.to_string()))?;
     let spec = request.spec.get_or_insert_default();

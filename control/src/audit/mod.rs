@@ -26,7 +26,10 @@ pub use policy::{Level, Stage};
 use policy::{Policy, Verdict};
 pub use target::Target;
 
-use crate::auth::{Attributes, Authorizer, User};
+use crate::{
+    auth::{Attributes, Authorizer, User},
+    notes::Annotations,
+};
 
 /// The header in which a request's id comes and goes.
 pub const ID: HeaderName = HeaderName::from_static("audit-id");
@@ -121,7 +124,7 @@ struct Known {
     verdict: Option<Verdict>,
     user: Option<Value>,
     impersonated: Option<Value>,
-    annotations: BTreeMap<&'static str, String>,
+    annotations: Annotations,
     /// The request's body, as JSON.
     request: Option<Bytes>,
 }
@@ -167,8 +170,18 @@ impl Record {
         let (is_allowed, reason) = authorizer.explain(user, attributes);
         let decision = if is_allowed { "allow" } else { "forbid" };
         let annotations = &mut self.known().annotations;
-        annotations.insert("authorization.k8s.io/decision", decision.into());
-        annotations.insert("authorization.k8s.io/reason", reason);
+        for (name, value) in [("decision", decision.to_owned()), ("reason", reason)] {
+            annotations.insert(format!("authorization.k8s.io/{name}"), (Level::Metadata, value));
+        }
+    }
+
+    /// Adds what came up on the way; what is there already stays.
+    pub fn annotate(&self, more: Annotations) {
+        if !more.is_empty() {
+            let annotations = &mut self.known().annotations;
+            let before = std::mem::replace(annotations, more);
+            annotations.extend(before);
+        }
     }
 
     /// Keeps the request's body, given as JSON, if the policy wants it or the object's name is only in there.
@@ -242,8 +255,10 @@ impl Record {
             complete(reference, &request["metadata"]);
         }
         optional(&mut event, "objectRef", reference);
-        if !known.annotations.is_empty() {
-            event["annotations"] = json!(known.annotations);
+        let shown = known.annotations.into_iter().filter(|(_, (level, _))| *level <= verdict.level);
+        let annotations: BTreeMap<String, String> = shown.map(|(key, (_, value))| (key, value)).collect();
+        if !annotations.is_empty() {
+            event["annotations"] = json!(annotations);
         }
         let shown = |mut value: Value| {
             if verdict.omits_managed_fields {

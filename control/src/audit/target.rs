@@ -40,6 +40,11 @@ impl Target {
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
             _ => return plain(),
         };
+        // Deprecated, but served: `/api/v1/watch/pods`.
+        let (is_watch_path, rest) = match rest {
+            ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+            rest => (false, rest),
+        };
         let (namespace, rest) = match rest {
             ["namespaces", namespace, sub, ..] if !matches!(*sub, "status" | "finalize") => {
                 (*namespace, &rest[2..])
@@ -50,6 +55,7 @@ impl Target {
         let part = |at: usize| rest.get(at).copied().unwrap_or_default();
         let (resource, name, subresource) = (part(0), part(1), part(2));
         let verb = match (&parts.method, name.is_empty()) {
+            _ if is_watch_path => "watch",
             (&Method::GET | &Method::HEAD, true) if is_watch => "watch",
             (&Method::GET | &Method::HEAD, true) => "list",
             (&Method::GET | &Method::HEAD, false) => "get",
@@ -163,6 +169,10 @@ mod tests {
         };
         assert_eq!(words("GET", "/api/v1/namespaces/shop/pods/web/log"), "get  v1 shop pods web log");
         assert_eq!(words("GET", "/apis/apps/v1/deployments?watch=true"), "watch apps v1  deployments  ");
+        assert_eq!(words("GET", "/api/v1/watch/namespaces/shop/pods"), "watch  v1 shop pods  ");
+        assert_eq!(words("GET", "/api/v1/watch/namespaces/shop/pods/web"), "watch  v1 shop pods web ");
+        assert_eq!(words("GET", "/apis/apps/v1/watch/deployments"), "watch apps v1  deployments  ");
+        assert_eq!(words("GET", "/api/v1/pods/web?watch=true"), "get  v1  pods web ");
         assert_eq!(
             words("DELETE", "/apis/apps/v1/namespaces/shop/deployments"),
             "deletecollection apps v1 shop deployments  "

@@ -143,3 +143,21 @@ async fn what_no_rule_wants_is_not_written_and_ids_are_the_clients_own() {
     let record = folder.audit.begin(&request.expect("a request").into_parts().0, false, None);
     assert_eq!(record.id().len(), 36);
 }
+
+#[tokio::test]
+async fn annotations_are_shown_from_their_level_on() {
+    for (level, expected) in [
+        ("Metadata", json!({ "a.example.com/seen": "yes" })),
+        ("Request", json!({ "a.example.com/seen": "yes", "a.example.com/patch": "[]" })),
+    ] {
+        let folder = open(&format!("- {{level: {level}, omitStages: [RequestReceived]}}\n"));
+        let record = folder.begin("POST", "/api/v1/namespaces/shop/configmaps");
+        record.authenticated(&jane()).await;
+        let notes = crate::notes::Notes::new(true);
+        notes.annotate(Level::Metadata, "a.example.com/seen".into(), "yes".into());
+        notes.annotate(Level::Request, "a.example.com/patch".into(), "[]".into());
+        record.annotate(notes.take_annotations());
+        record.answered(Answer { code: 201, body: None }, false).await;
+        assert_eq!(folder.events().await[0]["annotations"], expected);
+    }
+}

@@ -19,8 +19,8 @@ pub struct Configuration {
     pub force: bool,
 }
 
-/// The result of a merge: the object, what was noticed when it was read, and its managers.
-type Merged = (Box<dyn AnyObject>, Vec<String>, ManagedFields);
+/// The result of a merge: the object and its managers.
+type Merged = (Box<dyn AnyObject>, ManagedFields);
 
 impl Registry {
     /// Applies `config` to the object named by `call`, which is created if it is not there.
@@ -39,23 +39,16 @@ impl Registry {
                     return Err(call.not_found());
                 }
                 self.authorize(call.user, &call.attributes("create", ""))?;
-                let (object, mut warnings, managers) = merge(call, part, None, config)?;
+                let (object, managers) = merge(call, part, None, config)?;
                 match self.create_owned(call, object, Some(managers)).await {
                     // Somebody else created it in between: it is merged into that.
                     Err(ApiError::AlreadyExists { .. }) => continue,
-                    Err(error) => return Err(error),
-                    Ok(outcome) => {
-                        warnings.extend(outcome.warnings);
-                        return Ok(Outcome { warnings, ..outcome });
-                    }
+                    outcome => return outcome,
                 }
             };
-            let (object, mut warnings, managers) = merge(call, part, Some(&entry), config)?;
+            let (object, managers) = merge(call, part, Some(&entry), config)?;
             match self.replace(call, part, &view, &entry, object, Owners::Given(managers)).await {
-                Ok((json, entry, more)) => {
-                    warnings.extend(more);
-                    return Ok(Outcome { json, entry, is_created: false, warnings });
-                }
+                Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: false }),
                 Err(Refusal::Error(error)) => return Err(error),
                 Err(Refusal::Taken | Refusal::Outdated) => (),
             }
@@ -109,7 +102,8 @@ fn merge(
         .map_err(|error| refusal(&config.value, error))?;
     let (object, warnings) =
         decode::patched(call.served, merged, Vec::new(), || Ok(config.value.clone()), call.validation)?;
-    Ok((object, warnings, managers))
+    call.warn(warnings);
+    Ok((object, managers))
 }
 
 fn refusal(config: &Value, error: ApplyError) -> ApiError {

@@ -93,8 +93,8 @@ impl Registry {
         }
         let (json, entry) = self.put(call, entry, &*old, &*new, Owners::Kept, now).await?;
         let is_undecided = kind.orphans_by_default() && options.propagation_policy.is_none();
-        let warnings = is_undecided.then(|| orphans_stay(call.served.info.plural)).into_iter().collect();
-        Ok(Deleted::Pending(Outcome { json, entry, is_created: false, warnings }))
+        call.warn(is_undecided.then(|| orphans_stay(call.served.info.plural)));
+        Ok(Deleted::Pending(Outcome { json, entry, is_created: false }))
     }
 }
 

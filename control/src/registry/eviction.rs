@@ -11,10 +11,9 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::{Object as _, condition, pod, selector::matches_api};
-use serde_json::json;
 
 use super::{Call, Part, Registry, path::damaged};
-use crate::{ApiError, admission::matching::Operation, client::Delete, store::Scope};
+use crate::{ApiError, client::Delete, store::Scope};
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
 /// Evictions that the budgets' controller has not confirmed yet.
@@ -24,17 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 const CONDITION: &str = "DisruptionAllowed";
 
 impl Registry {
-    /// Deletes the pod named by `call` unless a budget forbids it.
+    /// Deletes the pod named by `call` unless a budget forbids it. Whoever admits evictions was asked.
     pub async fn evict(&self, call: &Call<'_>, options: &Delete) -> Result<(), ApiError> {
-        let eviction = || {
-            json!({
-                "apiVersion": "policy/v1",
-                "kind": "Eviction",
-                "metadata": { "name": call.name, "namespace": call.namespace },
-                "deleteOptions": options.to_value(),
-            })
-        };
-        self.admit_message(call, (Operation::Create, "eviction"), eviction).await?;
         let entry = self.entry(call)?;
         let object = call.served.kind.load(&entry).map_err(|error| damaged(&entry, &error))?;
         let pod = object.get::<Pod>().ok_or(ApiError::MethodNotAllowed)?;
@@ -87,7 +77,7 @@ impl Registry {
                 decrement(budget, call.name, now)?;
             }
             object.meta_mut().resource_version = None;
-            Ok((object, Vec::new()))
+            Ok(object)
         })
         .await
         .map(drop)
@@ -106,7 +96,7 @@ impl Registry {
                 condition::set(&mut status.conditions, target, now);
             }
             object.meta_mut().resource_version = None;
-            Ok((object, Vec::new()))
+            Ok(object)
         })
         .await
         .map(drop)

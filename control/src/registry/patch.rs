@@ -36,7 +36,10 @@ impl Registry {
                     Ok(result)
                 }
             };
-            decode::patched(call.served, value, problems.to_vec(), shown, call.validation)
+            let (object, warnings) =
+                decode::patched(call.served, value, problems.to_vec(), shown, call.validation)?;
+            call.warn(warnings);
+            Ok(object)
         })
         .await
     }

@@ -17,6 +17,7 @@ use naru_model::{
     validation::{self, FieldErrors},
 };
 use rand::Rng as _;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -29,15 +30,22 @@ use super::{
 };
 use crate::{
     ApiError,
-    admission::{Admission, matching::Operation, quota},
-    audit::Audit,
+    admission::{
+        Admission,
+        matching::Operation,
+        quota::{self, Charges, InLine},
+    },
+    audit::{Audit, Level},
     auth::{Attributes, Authorizer, User},
+    notes::Notes,
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Revision, Snapshot, Store, StoreError},
 };
 
 /// How often a write is tried against ever newer states before the client is asked to.
 pub(super) const MAX_ATTEMPTS: usize = 64;
+/// How often a write lets others go ahead rather than be refused for what they only may use of a quota.
+const MAX_STEPS_BACK: usize = 16;
 /// How many generated names are tried.
 const MAX_NAMES: usize = 8;
 
@@ -70,6 +78,8 @@ pub struct Call<'a> {
     pub manager: &'a str,
     pub dry_run: bool,
     pub validation: FieldValidation,
+    /// Where warnings and annotations go; `None` where nobody reads them.
+    pub notes: Option<&'a Notes>,
 }
 
 /// The part of an object that an update is about.
@@ -108,7 +118,6 @@ pub struct Outcome {
     /// The same, decoded as far as entries are; in a dry run, one that is in no store.
     pub entry: Option<Arc<Entry>>,
     pub is_created: bool,
-    pub warnings: Vec<String>,
 }
 
 impl Registry {
@@ -160,14 +169,14 @@ impl Registry {
         &self.0.admission
     }
 
-    /// Asks whoever admits requests about `message`, which is sent to a subresource and changes no object by itself:
-    /// an eviction, a binding, a request for a token, the options of a connection.
-    pub async fn admit_message(
+    /// Asks whoever admits requests about `message`, which is sent to a subresource and is no object that is stored:
+    /// an eviction, a binding, a request for a token, the options of a connection. Answers what they make of it.
+    pub async fn admit_message<T: Serialize + DeserializeOwned>(
         &self,
         call: &Call<'_>,
         to: (Operation, &str),
-        message: impl FnOnce() -> Value + Send,
-    ) -> Result<(), ApiError> {
+        message: T,
+    ) -> Result<T, ApiError> {
         self.0.admission.admit_message(self, call, to, message).await
     }
 
@@ -210,27 +219,26 @@ impl Registry {
         let context = Context { now, view: &view };
         kind.prepare_create(&mut *object, &context);
         let preparation = Preparation { call, context, stage: Stage::Create { is_named_here } };
-        let mut warnings = Vec::new();
-        self.0.admission.mutate(self, &preparation, &mut object, &mut warnings).await?;
+        self.0.admission.mutate(self, &preparation, &mut object).await?;
         let mut errors = FieldErrors::default();
         validate_name(call, object.meta(), &mut errors);
         validation::meta::object_meta_beyond_name(object.meta(), call.served.info.namespaced, &mut errors);
         kind.validate(&*object, &mut errors);
         kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
-        warnings.append(&mut kind.warnings(&*object));
-        self.0.admission.validate(self, &preparation, &*object, &mut warnings).await?;
+        call.warn(kind.warnings(&*object));
+        self.0.admission.validate(self, &preparation, &*object).await?;
 
-        let _turn = self.0.admission.turn(&self.store().snapshot(), call).await;
         let allocates = kind.allocates();
         let mut names_tried = 1;
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
+            let turn = self.0.admission.turn(&self.store().snapshot(), call, attempt < MAX_STEPS_BACK).await;
             let view = self.store().snapshot();
             // A failed attempt must not pass its choices on as requests to the next one.
             let chosen = if allocates { Some(self.with_allocations(call, &view, &*object)?) } else { None };
             let chosen = chosen.as_deref().unwrap_or(&*object);
-            match self.insert(call, &view, chosen, managers.as_deref(), now).await {
-                Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: true, warnings }),
+            match self.insert(call, &view, turn, chosen, managers.as_deref(), now).await {
+                Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: true }),
                 Err(Refusal::Taken) if is_named_here && names_tried < MAX_NAMES => {
                     names_tried += 1;
                     let meta = object.meta_mut();
@@ -248,6 +256,7 @@ impl Registry {
         &self,
         call: &Call<'_>,
         view: &Snapshot,
+        mut turn: Option<InLine<'_>>,
         object: &dyn AnyObject,
         managers: Option<&str>,
         now: Timestamp,
@@ -256,11 +265,23 @@ impl Registry {
         if view.get(&key).is_some() {
             return Err(Refusal::Taken);
         }
+        if let Some(turn) = turn.take_if(|turn| turn.is_being_written(&key)) {
+            turn.step_back().await;
+            return Err(Refusal::Outdated);
+        }
         let mut draft = draft(object)?;
         if let Some(managers) = managers {
             draft = draft.with_managed_fields(managers.as_bytes());
         }
-        let charges = quota::charge(view, call, object, None, now)?;
+        let charges = match (quota::charge(view, turn.as_ref(), call, object, None, now), turn) {
+            (Ok(charges), turn) => charges.in_turn(turn),
+            // Perhaps there is room for it after all: not all that this rests on need come true.
+            (Err(_), Some(turn)) if turn.would_step_back() => {
+                turn.step_back().await;
+                return Err(Refusal::Outdated);
+            }
+            (Err(error), _) => return Err(Refusal::Error(error)),
+        };
         if call.dry_run {
             // What is not stored has no revision.
             draft.revision_at = 0;
@@ -271,20 +292,31 @@ impl Registry {
         for claim in call.served.kind.claims(object) {
             ops.push(take(claim, now)?);
         }
-        // After the object: who has seen a quota's new use has seen what uses it.
-        ops.extend(charges);
-        let entry = self.commit(ops, Refusal::Taken).await?;
+        let entry = self.commit_with(charges, ops, Refusal::Taken).await?;
         Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
     }
 
     /// Commits `ops`, of which the first writes the object itself.
     async fn commit(&self, ops: Vec<Op>, on_first: Refusal) -> Result<Option<Arc<Entry>>, Refusal> {
-        match self.store().transact(ops).await {
-            Ok(entries) => Ok(entries.into_iter().next().flatten()),
-            Err(StoreError::Precondition { index: 0, .. }) => Err(on_first),
-            Err(StoreError::Precondition { .. }) => Err(Refusal::Outdated),
-            Err(error) => Err(Refusal::Error(error.into())),
+        first(self.store().transact(ops).await, on_first)
+    }
+
+    /// The same with what is charged for it, which goes last: who has seen a quota's new use has seen what uses it.
+    async fn commit_with(
+        &self,
+        charges: Charges<'_>,
+        mut ops: Vec<Op>,
+        on_first: Refusal,
+    ) -> Result<Option<Arc<Entry>>, Refusal> {
+        let object = ops.first().map(|op| op.key.clone());
+        ops.extend(charges.ops);
+        let proposed = self.store().propose(ops).await.map_err(|error| Refusal::Error(error.into()))?;
+        let underway = charges.turn.zip(object).map(|(turn, object)| turn.proposed(object, charges.leaves));
+        let entry = first(proposed.outcome().await, on_first)?;
+        if let Some(underway) = underway {
+            underway.written();
         }
+        Ok(entry)
     }
 
     fn with_allocations(
@@ -322,7 +354,7 @@ impl Registry {
         &self,
         call: &Call<'_>,
         part: Part,
-        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<(Box<dyn AnyObject>, Vec<String>), ApiError> + Send,
+        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<Box<dyn AnyObject>, ApiError> + Send,
     ) -> Result<Outcome, ApiError> {
         let key = call.key();
         for _ in 0..MAX_ATTEMPTS {
@@ -330,13 +362,10 @@ impl Registry {
             let Some(entry) = view.get(&key) else {
                 return self.create_on_update(call, part, make).await;
             };
-            let (mut object, warnings) = make(Some(&entry))?;
+            let mut object = make(Some(&entry))?;
             let owners = Owners::Updated { part, sent: object.meta_mut().managed_fields.take() };
             match self.replace(call, part, &view, &entry, object, owners).await {
-                Ok((json, entry, more)) => {
-                    let warnings = warnings.into_iter().chain(more).collect();
-                    return Ok(Outcome { json, entry, is_created: false, warnings });
-                }
+                Ok((json, entry)) => return Ok(Outcome { json, entry, is_created: false }),
                 Err(Refusal::Error(error)) => return Err(error),
                 Err(Refusal::Taken | Refusal::Outdated) => (),
             }
@@ -348,20 +377,19 @@ impl Registry {
         &self,
         call: &Call<'_>,
         part: Part,
-        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<(Box<dyn AnyObject>, Vec<String>), ApiError> + Send,
+        mut make: impl FnMut(Option<&Arc<Entry>>) -> Result<Box<dyn AnyObject>, ApiError> + Send,
     ) -> Result<Outcome, ApiError> {
         if part != Part::Whole || !call.served.kind.allows_create_on_update() {
             return Err(call.not_found());
         }
-        let (mut object, warnings) = make(None)?;
+        let mut object = make(None)?;
         let meta = object.meta_mut();
         // Who asks to replace a certain state does not want an object that has none.
         if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) || meta.uid.is_some() {
             return Err(call.not_found());
         }
         self.authorize(call.user, &call.attributes("create", ""))?;
-        let outcome = self.create(call, object).await?;
-        Ok(Outcome { warnings: warnings.into_iter().chain(outcome.warnings).collect(), ..outcome })
+        self.create(call, object).await
     }
 
     pub(super) async fn replace(
@@ -372,7 +400,7 @@ impl Registry {
         entry: &Arc<Entry>,
         mut object: Box<dyn AnyObject>,
         owners: Owners,
-    ) -> Result<(Bytes, Option<Arc<Entry>>, Vec<String>), Refusal> {
+    ) -> Result<(Bytes, Option<Arc<Entry>>), Refusal> {
         let kind = &call.served.kind;
         let old = kind.load(entry).map_err(|error| damaged(entry, &error))?;
         check_identity(call, entry, object.meta())?;
@@ -380,8 +408,7 @@ impl Registry {
         let context = Context { now, view };
         prepare::update(call, part, &mut *object, &*old, &context);
         let preparation = Preparation { call, context, stage: Stage::Update { part, old: &*old } };
-        let mut warnings = Vec::new();
-        let before = self.0.admission.mutate(self, &preparation, &mut object, &mut warnings).await?;
+        let before = self.0.admission.mutate(self, &preparation, &mut object).await?;
         let owners = match before {
             // What webhooks add is nobody's.
             Some(before) => owners.of_request(call, entry, &draft(&*before)?.json, now)?,
@@ -389,14 +416,13 @@ impl Registry {
         };
         check_update(&preparation, &*object, &*old)?;
         if matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) {
-            warnings.append(&mut kind.warnings(&*object));
+            call.warn(kind.warnings(&*object));
         }
-        self.0.admission.validate(self, &preparation, &*object, &mut warnings).await?;
+        self.0.admission.validate(self, &preparation, &*object).await?;
         if matches!(part, Part::Whole | Part::Scale) {
             self.allocate(call, view, &mut *object, Some(&*old))?;
         }
-        let (json, entry) = self.put(call, entry, &*old, &*object, owners, now).await?;
-        Ok((json, entry, warnings))
+        self.put(call, entry, &*old, &*object, owners, now).await
     }
 
     /// Writes the new state, or removes the object where this update took the last thing that kept it.
@@ -417,7 +443,12 @@ impl Registry {
         if let Some(managers) = owners.settle(call, entry, &draft.json, now)? {
             draft = draft.with_managed_fields(managers.as_bytes());
         }
-        let charges = quota::charge(&self.store().snapshot(), call, new, Some(old), now)?;
+        let turn = match quota::may_grow(new) {
+            true => self.0.admission.turn(&self.store().snapshot(), call, false).await,
+            false => None,
+        };
+        let charges =
+            quota::charge(&self.store().snapshot(), turn.as_ref(), call, new, Some(old), now)?.in_turn(turn);
         if call.dry_run {
             let entry = Entry::new(entry.key.clone(), entry.revision, &draft);
             return Ok((entry.json.clone(), Some(Arc::new(entry))));
@@ -428,6 +459,7 @@ impl Registry {
             let mut ops = vec![Op { key, precondition, change: Change::Delete }];
             ops.extend(kind.claims(old).into_iter().map(release));
             let json = at_revision(&draft, entry);
+            drop(charges); // What goes uses nothing more.
             let last = self.commit(ops, Refusal::Outdated).await?;
             return Ok((json, last));
         }
@@ -437,8 +469,7 @@ impl Registry {
             ops.push(take(claim.clone(), now)?);
         }
         ops.extend(before.into_iter().filter(|claim| !after.contains(claim)).map(release));
-        ops.extend(charges);
-        let entry = self.commit(ops, Refusal::Outdated).await?;
+        let entry = self.commit_with(charges, ops, Refusal::Outdated).await?;
         Ok((entry.as_ref().map(|entry| entry.json.clone()).unwrap_or_default(), entry))
     }
 }
@@ -447,11 +478,29 @@ impl<'a> Call<'a> {
     /// A call of code of the control plane: not a dry run, no field is checked for being known.
     pub fn of(user: &'a User, served: &'a Served, namespace: &'a str, name: &'a str) -> Self {
         let (manager, validation) = (managed::component(&user.name), FieldValidation::Ignore);
-        Self { user, served, namespace, name, manager, dry_run: false, validation }
+        Self { user, served, namespace, name, manager, dry_run: false, validation, notes: None }
     }
 }
 
 impl Call<'_> {
+    /// Tells the client something that keeps nothing from being done.
+    pub fn warn<T: Into<String>>(&self, texts: impl IntoIterator<Item = T>) {
+        if let Some(notes) = self.notes {
+            texts.into_iter().for_each(|text| notes.warn(text));
+        }
+    }
+    /// Whether what is noted for the audit log leads anywhere.
+    pub fn is_recorded(&self) -> bool {
+        self.notes.is_some_and(Notes::is_recorded)
+    }
+    /// Notes something for the audit log, where events of `level` and above show it; `annotation` makes key and value,
+    /// and is not asked where nobody wants them.
+    pub fn annotate(&self, level: Level, annotation: impl FnOnce() -> (String, String)) {
+        if let Some(notes) = self.notes.filter(|notes| notes.is_recorded()) {
+            let (key, value) = annotation();
+            notes.annotate(level, key, value);
+        }
+    }
     pub fn key(&self) -> Key {
         Key::new(&self.served.storage, self.namespace, self.name)
     }
@@ -493,6 +542,19 @@ impl Call<'_> {
             name: self.name,
             ..Attributes::default()
         }
+    }
+}
+
+/// What became of a transaction of which the first operation writes the object itself.
+fn first(
+    outcome: Result<Vec<Option<Arc<Entry>>>, StoreError>,
+    on_first: Refusal,
+) -> Result<Option<Arc<Entry>>, Refusal> {
+    match outcome {
+        Ok(entries) => Ok(entries.into_iter().next().flatten()),
+        Err(StoreError::Precondition { index: 0, .. }) => Err(on_first),
+        Err(StoreError::Precondition { .. }) => Err(Refusal::Outdated),
+        Err(error) => Err(Refusal::Error(error.into())),
     }
 }
 

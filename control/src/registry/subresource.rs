@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::validation::{FieldErrors, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     AnyObject, Call, ErasedKind, Part, Registry,
@@ -22,9 +22,9 @@ const MAX_ATTEMPTS: usize = 64;
 
 impl Registry {
     /// Assigns the pod named by `call` to the node that `binding` names.
-    pub async fn bind(&self, call: &Call<'_>, binding: &Binding) -> Result<(), ApiError> {
+    pub async fn bind(&self, call: &Call<'_>, binding: Binding) -> Result<(), ApiError> {
+        let binding = &self.admit_message(call, (Operation::Create, "binding"), binding).await?;
         check_binding(call, binding)?;
-        self.admit_message(call, (Operation::Create, "binding"), || json!(binding)).await?;
         let node = binding.target.name.as_deref().unwrap_or_default();
         for _ in 0..MAX_ATTEMPTS {
             let entry = self.entry(call)?;
@@ -85,7 +85,7 @@ impl Registry {
                 object.meta_mut().resource_version = scale.metadata.resource_version;
                 object.meta_mut().uid = scale.metadata.uid;
                 kind.set_scale(&mut *object, replicas);
-                Ok((object, Vec::new()))
+                Ok(object)
             })
             .await?;
         match &outcome.entry {

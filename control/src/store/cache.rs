@@ -221,6 +221,7 @@ fn check(op: &Op, index: usize, current: impl FnOnce() -> Option<Arc<Entry>>) ->
     let holds = match (op.precondition, &current) {
         (Precondition::Any, _) | (Precondition::Absent, None) | (Precondition::Present, Some(_)) => true,
         (Precondition::At(revision), Some(entry)) => entry.revision == revision,
+        (Precondition::Like(draft), Some(entry)) => entry.fingerprint() == draft,
         _ => false,
     };
     if holds { Ok(()) } else { Err(Refusal { index, current }) }

@@ -16,7 +16,7 @@ use k8s_openapi::{
 use naru_model::Object;
 use serde::Deserialize;
 
-use super::{Key, Revision, json, splice};
+use super::{Fingerprint, Key, Revision, json, splice};
 
 /// An object ready to be written: canonical JSON without `metadata.resourceVersion`, which the state machine
 /// puts in at `revision_at` when it knows the revision.
@@ -65,6 +65,11 @@ impl Draft {
         }
         let revision_at = u32::try_from(place.insert_at).map_err(serde::ser::Error::custom)?;
         Ok(Self { json: json.into(), revision_at, meta: Arc::new(meta) })
+    }
+
+    /// What tells this draft from others.
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.json)
     }
 
     /// The same object, which says nothing of its managers yet, with these `metadata.managedFields`.
@@ -125,6 +130,14 @@ impl Meta {
     }
 }
 
+fn fingerprint(json: &[u8]) -> Fingerprint {
+    use sha2::Digest as _;
+    let mut fingerprint = [0; 16];
+    let digest = sha2::Sha256::digest(json);
+    fingerprint.copy_from_slice(&digest[..16]);
+    Fingerprint(fingerprint)
+}
+
 /// The decoded form.
 #[derive(Default)]
 enum Typed {
@@ -182,6 +195,14 @@ impl Entry {
             None => Meta::default(),
         };
         Ok(Self { key, revision, meta: Arc::new(meta), json, revision_at, typed: Mutex::default() })
+    }
+
+    /// That of the draft which made it.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        match self.revision_at as usize {
+            0 => fingerprint(&self.json),
+            at => fingerprint(&splice::remove(&self.json, at, self.revision)),
+        }
     }
 
     /// The same object at another revision: what a deletion reports.

@@ -43,7 +43,14 @@ pub enum Precondition {
     Absent,
     Present,
     At(Revision),
+    /// The entry is what this draft made, at whatever revision: for a write that builds on one whose revision is not
+    /// known yet.
+    Like(Fingerprint),
 }
+
+/// What tells the JSON of a draft from that of others, wherever and whenever it is worked out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
 
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -82,6 +89,25 @@ pub enum StoreError {
     Full(String),
     #[error("the store failed")]
     Internal(#[source] anyhow::Error),
+}
+
+/// A transaction that has its place in the order of writes.
+pub struct Proposed(Progress);
+
+enum Progress {
+    Done(cache::Outcome),
+    Pending(raft::Pending),
+}
+
+impl Proposed {
+    /// Waits until it is written; see [`Store::transact`].
+    pub async fn outcome(self) -> Result<Vec<Option<Arc<Entry>>>, StoreError> {
+        let outcome = match self.0 {
+            Progress::Done(outcome) => outcome,
+            Progress::Pending(pending) => pending.outcome().await?,
+        };
+        Ok(outcome?)
+    }
 }
 
 /// A handle on the store; clones share it.
@@ -161,11 +187,19 @@ impl Store {
     /// is not there gets none. Later operations see what earlier ones wrote. Answers, per operation, the entry that
     /// was written, removed (at the revision of its removal) or checked.
     pub async fn transact(&self, ops: Vec<Op>) -> Result<Vec<Option<Arc<Entry>>>, StoreError> {
-        let outcome = match &self.member {
-            Some(member) => member.transact(ops).await?,
-            None => self.cache.apply([&*ops]).pop().expect("one transaction has one outcome"),
-        };
-        Ok(outcome?)
+        self.propose(ops).await?.outcome().await
+    }
+
+    /// Puts `ops` in line: whatever is proposed when this has answered is applied after it, and may build on it
+    /// ([`Precondition::Like`]) while it is still being written.
+    pub async fn propose(&self, ops: Vec<Op>) -> Result<Proposed, StoreError> {
+        Ok(match &self.member {
+            Some(member) => Proposed(Progress::Pending(member.propose(ops).await?)),
+            None => {
+                let outcome = self.cache.apply([&*ops]).pop().expect("one transaction has one outcome");
+                Proposed(Progress::Done(outcome))
+            }
+        })
     }
 
     /// Brings the state on disk up to date, so that the next start has no log to apply. The store does this by itself

@@ -373,3 +373,20 @@ async fn waiting_for_a_revision_ends_when_it_is_applied() {
     timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(store.read_index().await.unwrap(), Revision(1));
 }
+
+#[tokio::test]
+async fn a_write_may_build_on_one_whose_revision_is_not_known_yet() {
+    let store = Store::in_memory();
+    let first = put("a", "1", Precondition::Absent);
+    let Change::Put(draft) = &first.change else { unreachable!("it is a put") };
+    let like_first = Precondition::Like(draft.fingerprint());
+    write(&store, put("other", "x", Precondition::Absent)).await;
+    write(&store, first).await;
+    let second = put("a", "2", like_first);
+    assert_eq!(write(&store, second.clone()).await.revision, Revision(3));
+    // It is another one now.
+    let refused = store.transact(vec![second]).await;
+    assert!(matches!(refused, Err(StoreError::Precondition { index: 0, .. })));
+    let absent = store.transact(vec![put("none", "1", like_first)]).await;
+    assert!(matches!(absent, Err(StoreError::Precondition { index: 0, current: None })));
+}

@@ -17,7 +17,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use naru_model::validation::FieldErrors;
+use naru_model::validation::{FieldErrors, summary};
 
 use self::{
     parts::Violation,
@@ -25,7 +25,7 @@ use self::{
 };
 use super::chain::{Plugin, Write};
 use crate::{
-    ApiError,
+    ApiError, audit,
     registry::AnyObject,
     store::{Key, Scope},
 };
@@ -36,56 +36,57 @@ const MAX_CHECKED: usize = 3000;
 pub(super) struct PodSecurity;
 
 impl Plugin for PodSecurity {
-    fn validate(
-        &self,
-        write: &Write<'_>,
-        object: &dyn AnyObject,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn validate(&self, write: &Write<'_>, object: &dyn AnyObject) -> Result<(), ApiError> {
         if let Some(namespace) = object.get::<Namespace>() {
-            return check_namespace(write, namespace, warnings);
+            return check_namespace(write, namespace);
         }
         let Some((meta, spec)) = pod_of(object) else { return Ok(()) };
         let Some(namespace) = write.view.get(&Key::new("namespaces", "", write.call.namespace)) else {
             return Ok(());
         };
-        let policy = Policy::of(&namespace.meta.labels, &mut FieldErrors::default());
-        if policy.allows_everything() {
+        let mut errors = FieldErrors::default();
+        let policy = Policy::of(&namespace.meta.labels, &mut errors);
+        let pod = object.get::<Pod>();
+        if policy.allows_everything() && errors.is_empty() {
+            if pod.is_some() {
+                annotate(write, "enforce-policy", || policy.enforce.to_string());
+            }
             return Ok(());
         }
-        let pod = object.get::<Pod>();
         if let (Some(pod), Some(old)) = (pod, write.old.and_then(|old| old.get::<Pod>()))
             && !is_significant(pod, old)
         {
             return Ok(());
         }
+        if !errors.is_empty() {
+            annotate(write, "error", || format!("Failed to parse policy: {}", summary(&errors.0)));
+        }
+        let would_violate = |rule: Rule| {
+            let found = violations(rule, meta, spec);
+            (!found.is_empty()).then(|| format!("would violate PodSecurity \"{rule}\": {}", details(&found)))
+        };
+        if write.call.is_recorded()
+            && let Some(text) = would_violate(policy.audit)
+        {
+            annotate(write, "audit-violations", || text);
+        }
         if pod.is_some() {
-            let violations = violations(policy.enforce, meta, spec);
+            let rule = policy.enforce;
+            annotate(write, "enforce-policy", || rule.to_string());
+            let violations = violations(rule, meta, spec);
             if !violations.is_empty() {
-                let rule = policy.enforce;
                 let message = format!("violates PodSecurity \"{rule}\": {}", details(&violations));
                 return Err(write.refuse(object, message));
             }
         }
-        let found = violations(policy.warn, meta, spec);
-        if !found.is_empty() {
-            warnings.push(format!("would violate PodSecurity \"{}\": {}", policy.warn, details(&found)));
-        }
-        let found = violations(policy.audit, meta, spec);
-        if !found.is_empty() {
-            let rule = policy.audit.to_string();
-            tracing::info!(
-                namespace = write.call.namespace,
-                resource = write.call.served.qualified,
-                name = object.name(),
-                user = &*write.call.user.name,
-                rule,
-                violations = details(&found),
-                "a pod would violate the namespace's audited PodSecurity level"
-            );
-        }
+        write.call.warn(would_violate(policy.warn));
         Ok(())
     }
+}
+
+/// Notes `pod-security.kubernetes.io/KEY` for the audit log.
+fn annotate(write: &Write<'_>, key: &str, value: impl FnOnce() -> String) {
+    write.call.annotate(audit::Level::Metadata, || (format!("{}{key}", policy::LABEL), value()));
 }
 
 /// The pod in a pod, or the one that a workload makes.
@@ -153,11 +154,7 @@ fn details(violations: &[Violation]) -> String {
 }
 
 /// Labels must be readable; who raises the level is told which pods would no longer be let in.
-fn check_namespace(
-    write: &Write<'_>,
-    namespace: &Namespace,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
+fn check_namespace(write: &Write<'_>, namespace: &Namespace) -> Result<(), ApiError> {
     let empty = BTreeMap::new();
     let (mut errors, mut old_errors) = (FieldErrors::default(), FieldErrors::default());
     let new = Policy::of(namespace.metadata.labels.as_ref().unwrap_or(&empty), &mut errors);
@@ -172,11 +169,13 @@ fn check_namespace(
     }
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let pods = write.view.list::<Pod>(&Scope::namespace("pods", name));
-    warn_of_pods(name, &pods, new.enforce, warnings);
+    write.call.warn(warnings_of_pods(name, &pods, new.enforce));
     Ok(())
 }
 
-fn warn_of_pods(namespace: &str, pods: &[Arc<Pod>], rule: Rule, warnings: &mut Vec<String>) {
+/// What is wrong with the pods of a namespace where `rule` is enforced from now on.
+fn warnings_of_pods(namespace: &str, pods: &[Arc<Pod>], rule: Rule) -> Vec<String> {
+    let mut warnings = Vec::new();
     // The first name, and how many pods there are, by what is wrong with them.
     let mut found: BTreeMap<String, (&str, usize)> = BTreeMap::new();
     for pod in pods.iter().take(MAX_CHECKED) {
@@ -209,6 +208,7 @@ fn warn_of_pods(namespace: &str, pods: &[Arc<Pod>], rule: Rule, warnings: &mut V
         .collect();
     texts.sort();
     warnings.append(&mut texts);
+    warnings
 }
 
 #[cfg(test)]
@@ -351,11 +351,9 @@ mod tests {
         };
         let host = json!({ "hostNetwork": true, "containers": [] });
         let pods = [pod("a", host.clone()), pod("b", json!({ "containers": [] })), pod("c", host)];
-        let mut warnings = Vec::new();
         let rule = Rule { level: Level::Baseline, version: Version::LATEST };
-        warn_of_pods("shop", &pods, rule, &mut warnings);
         assert_eq!(
-            warnings,
+            warnings_of_pods("shop", &pods, rule),
             [
                 "existing pods in namespace \"shop\" violate the new PodSecurity enforce level \"baseline:latest\"",
                 "a (and 1 other pod): host namespaces",

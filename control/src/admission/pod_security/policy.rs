@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use naru_model::validation::{FieldErrors, Path};
 
-const LABEL: &str = "pod-security.kubernetes.io/";
+/// What labels and annotations of audit events begin with.
+pub(super) const LABEL: &str = "pod-security.kubernetes.io/";
 
 /// In the order of strictness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

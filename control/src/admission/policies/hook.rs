@@ -13,8 +13,9 @@ use crate::{
     admission::{
         expressions::{Conditions, Environment, Expression, Input},
         matching::Criteria,
+        webhooks::Content,
     },
-    registry::{AnyObject, Served, admissionregistration::policy::Common},
+    registry::{Served, admissionregistration::policy::Common},
 };
 
 /// A compiled policy; `R` is what its expressions are for.
@@ -118,11 +119,11 @@ fn criteria(resources: &MatchResources) -> Result<Criteria, String> {
     Criteria::of_resources(resources).map_err(|error| error.to_string())
 }
 
-/// Which of `hooks` are to be evaluated about a request that leads to `object`, and which should be and cannot.
+/// Which of `hooks` are to be evaluated about a request that leads to `content`, and which should be and cannot.
 pub(super) fn invocations<'a, R>(
     hooks: &'a [Hook<R>],
     Scene { asked, view, .. }: &Scene<'a>,
-    object: Option<&dyn AnyObject>,
+    content: Content<'_>,
 ) -> Result<(Vec<Invocation<'a, R>>, Vec<Misconfigured<'a>>), ApiError> {
     let finder = Finder { kinds: asked.kinds, view, namespace: asked.home_name() };
     let mut invocations = Vec::new();
@@ -145,7 +146,7 @@ pub(super) fn invocations<'a, R>(
                 continue;
             }
         };
-        let Some(served) = asked.matches(criteria, object)? else { continue };
+        let Some(served) = asked.matches(criteria, content)? else { continue };
         let resource = match policy.param_kind.as_ref().map(|kind| finder.resource(kind)).transpose() {
             Ok(resource) => resource,
             Err(problem) => {
@@ -156,7 +157,7 @@ pub(super) fn invocations<'a, R>(
         for binding in bindings {
             match &binding.criteria {
                 None => (),
-                Some(Ok(criteria)) if asked.matches(criteria, object)?.is_some() => (),
+                Some(Ok(criteria)) if asked.matches(criteria, content)?.is_some() => (),
                 Some(Ok(_)) => continue,
                 Some(Err(problem)) => {
                     misconfigured(Some(binding), problem.clone());

@@ -14,6 +14,7 @@ mod tests;
 mod validating;
 
 pub(super) use mutating::mutate;
+pub(super) use set::Mutating;
 pub use set::Policies;
 pub(super) use validating::validate;
 
@@ -46,17 +47,4 @@ fn refusal(asked: &Asked<'_>, name: &str, messages: &[String], is_prefixed: bool
         status.message = Some(first);
     }
     status
-}
-
-/// Notes something for the audit log.
-fn annotate(asked: &Asked<'_>, key: &str, value: &str) {
-    tracing::debug!(
-        annotation = key,
-        value,
-        resource = asked.call.served.qualified,
-        namespace = asked.call.namespace,
-        name = asked.name,
-        user = &*asked.call.user.name,
-        "a policy annotates a request"
-    );
 }

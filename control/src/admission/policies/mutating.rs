@@ -151,7 +151,8 @@ fn check_names(value: &Value, expected: &str) -> Result<(), String> {
     }
 }
 
-/// Lets every policy change the object, the first time or again; answers whether one did.
+/// Lets every policy change what is written or sent, the first time or again; answers whether one did. No policy is
+/// about a deletion.
 ///
 /// # Errors
 /// The refusal where a policy that must be obeyed cannot be.
@@ -162,7 +163,10 @@ pub(in crate::admission) fn mutate(
     rounds: &mut Rounds<String>,
 ) -> Result<bool, ApiError> {
     let asked = scene.asked;
-    let (invocations, mut broken) = invocations(hooks, scene, Some(&**mutable.object))?;
+    if matches!(mutable, Mutable::Nothing) {
+        return Ok(false);
+    }
+    let (invocations, mut broken) = invocations(hooks, scene, mutable.content())?;
     let mut is_changed = false;
     for invocation in &invocations {
         let Invocation { policy, binding, param, served } = invocation;
@@ -171,7 +175,7 @@ pub(in crate::admission) fn mutate(
                 broken.push(Misconfigured { policy: &policy.name, binding: Some(&binding.name), problem });
             }
         };
-        let facts = facts(asked, served, Some(&**mutable.object), true)?;
+        let facts = facts(asked, served, mutable.content(), true)?;
         let input = Input::new(&facts, asked.call.user, asked.authorizer);
         let input = policy.input(input, param.as_ref());
         match policy.conditions.hold(&input) {
@@ -210,8 +214,12 @@ pub(in crate::admission) fn mutate(
             rounds.note_asked(key);
         }
     }
-    rounds.note_result(Some(&**mutable.object));
-    if broken.is_empty() { Ok(is_changed) } else { Err(denied(asked, mutable.object.name(), &broken)) }
+    rounds.note_result(mutable.content());
+    if broken.is_empty() {
+        return Ok(is_changed);
+    }
+    let name = mutable.content().name().unwrap_or(&asked.name).to_owned();
+    Err(denied(asked, &name, &broken))
 }
 
 /// The type of what is shown, as apply knows it.

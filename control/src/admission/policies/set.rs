@@ -33,6 +33,9 @@ pub struct Policies {
 /// The policies of one kind that have bindings, in the order of their names.
 pub(in crate::admission) type Hooks<R> = Arc<Vec<Hook<R>>>;
 
+/// Those that change what is written.
+pub(in crate::admission) type Mutating = Hooks<mutating::Rules>;
+
 struct Cached<R>(ArcSwapOption<Compiled<R>>);
 
 struct Compiled<R> {
@@ -76,7 +79,7 @@ impl Policies {
         )
     }
 
-    pub(in crate::admission) fn mutating(&self, view: &Snapshot) -> Option<Hooks<mutating::Rules>> {
+    pub(in crate::admission) fn mutating(&self, view: &Snapshot) -> Option<Mutating> {
         self.mutating.load::<MutatingAdmissionPolicy>(
             view,
             [MUTATING, MUTATING_BINDINGS],

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
         ValidatingAdmissionPolicyBinding,
     },
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Namespace},
+    core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
 };
 use naru_model::Object;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiClient, ApiError,
+    auth::User,
     client::{Delete, Patch},
+    notes::Notes,
+    registry::{Call, Served},
+    store::Key,
 };
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -327,4 +331,89 @@ async fn policies_do_not_apply_to_themselves() {
     client.create(&deployment("shop", "web", 1)).await.expect_err("everything is refused");
     client.delete::<ValidatingAdmissionPolicyBinding>("", "stop", Delete::default()).await.expect("but this");
     client.create(&deployment("shop", "web", 1)).await.expect("nothing is refused");
+}
+
+/// A call whose notes can be read.
+fn noted<'a>(user: &'a User, served: &'a Served, name: &'a str, notes: &'a Notes) -> Call<'a> {
+    Call { notes: Some(notes), ..Call::of(user, served, "shop", name) }
+}
+
+#[tokio::test]
+async fn a_policy_that_only_audits_leaves_notes_for_the_log() {
+    let client = cluster().await;
+    let spec = json!({
+        "validations": [{ "expression": "object.spec.replicas < 3", "message": "too many" }],
+        "auditAnnotations": [
+            { "key": "replicas", "valueExpression": "string(object.spec.replicas)" },
+            { "key": "nothing", "valueExpression": "null" },
+        ],
+    });
+    limit(&client, spec, json!({ "validationActions": ["Audit", "Warn"] })).await;
+    let served = client.registry().kinds().of::<Deployment>().cloned().expect("served");
+    let (user, notes) = (User::internal("system:apiserver"), Notes::new(true));
+    let call = noted(&user, &served, "", &notes);
+    client.registry().create(&call, Box::new(deployment("shop", "web", 4))).await.expect("it is let pass");
+    assert_eq!(
+        notes.take_warnings(),
+        ["Validation failed for ValidatingAdmissionPolicy 'limits' with binding 'limits': too many"]
+    );
+    let annotations = notes.take_annotations();
+    assert_eq!(
+        annotations.keys().collect::<Vec<_>>(),
+        ["limits/replicas", "validation.policy.admission.k8s.io/validation_failure"]
+    );
+    assert_eq!(annotations["limits/replicas"].1, "4");
+    assert_eq!(
+        annotations["validation.policy.admission.k8s.io/validation_failure"].1,
+        r#"[{"message":"too many","policy":"limits","binding":"limits","expressionIndex":0,"validationActions":["Audit","Warn"]}]"#
+    );
+}
+
+#[tokio::test]
+async fn a_deletion_can_be_warned_of() {
+    let client = cluster().await;
+    client.create(&deployment("shop", "web", 1)).await.expect("created");
+    let validations = json!([{ "expression": "request.operation != 'DELETE'", "message": "think again" }]);
+    limit(&client, json!({ "validations": validations }), json!({ "validationActions": ["Warn"] })).await;
+    let served = client.registry().kinds().of::<Deployment>().cloned().expect("served");
+    let (user, notes) = (User::internal("system:apiserver"), Notes::new(false));
+    let call = noted(&user, &served, "web", &notes);
+    client.registry().delete(&call, &Delete::default()).await.expect("it is let pass");
+    assert_eq!(
+        notes.take_warnings(),
+        ["Validation failed for ValidatingAdmissionPolicy 'limits' with binding 'limits': think again"]
+    );
+}
+
+#[tokio::test]
+async fn what_is_sent_to_an_object_can_be_changed_too() {
+    let client = cluster().await;
+    let rule = json!({
+        "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/binding"],
+    });
+    let spec = json!({
+        "matchConstraints": { "resourceRules": [rule] },
+        "reinvocationPolicy": "Never",
+        "mutations": [
+            patch("[JSONPatch{op: 'replace', path: '/target/name', value: object.target.name + '-b'}]"),
+            apply("Object{metadata: Object.metadata{annotations: {'moved': 'yes'}}}"),
+        ],
+    });
+    let policy: MutatingAdmissionPolicy = object(json!({ "metadata": { "name": "move" }, "spec": spec }));
+    client.create(&policy).await.expect("a policy");
+    let bound: MutatingAdmissionPolicyBinding =
+        object(json!({ "metadata": { "name": "move" }, "spec": { "policyName": "move" } }));
+    client.create(&bound).await.expect("a binding");
+    let pod: Pod = object(json!({
+        "metadata": { "name": "web", "namespace": "shop" },
+        "spec": { "serviceAccountName": "default", "containers": [{ "name": "web", "image": "hello.wasm" }] },
+    }));
+    let account = json!({ "metadata": { "name": "default", "namespace": "shop" } });
+    client.create(&object::<ServiceAccount>(account)).await.expect("an account");
+    client.create(&pod).await.expect("a pod");
+    client.bind("shop", "web", "", "amber").await.expect("bound");
+    let entry = client.store().snapshot().get(&Key::new("pods", "shop", "web")).expect("the pod");
+    let pod: std::sync::Arc<Pod> = entry.typed().expect("typed");
+    assert_eq!(pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()), Some("amber-b"));
+    assert_eq!(pod.metadata.annotations.as_ref().map(|of| of["moved"].as_str()), Some("yes"));
 }

@@ -1,21 +1,24 @@
 //! Policies that refuse, warn, or leave a note.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicySpec, Validation};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{
-    Scene, annotate,
-    hook::{Hook, Invocation, invocations},
+    Scene,
+    hook::{Binding, Hook, Invocation, invocations},
     refusal,
 };
 use crate::{
     ApiError,
     admission::{
         expressions::{Environment, Expression, Failure, Input, POLICY_STEPS},
-        webhooks::facts,
+        webhooks::{Content, facts},
     },
+    audit::Level,
     cel::{Budget, Type, Value},
-    registry::AnyObject,
+    registry::Call,
 };
 
 /// What an evaluated message may be long.
@@ -139,22 +142,22 @@ impl Rule {
     }
 }
 
-/// Asks every policy about a request that leads to `object`.
+/// Asks every policy about a request that leads to `content`.
 ///
 /// # Errors
 /// The refusal of the first policy that objects and whose binding denies.
 pub(in crate::admission) fn validate(
     hooks: &[Hook<Rules>],
     scene: &Scene<'_>,
-    object: Option<&dyn AnyObject>,
-    warnings: &mut Vec<String>,
+    content: Content<'_>,
 ) -> Result<(), ApiError> {
     let asked = scene.asked;
-    let (invocations, broken) = invocations(hooks, scene, object)?;
+    let (invocations, broken) = invocations(hooks, scene, content)?;
     let mut denials: Vec<(String, Option<String>)> = Vec::new();
+    let mut noted = Noted::default();
     for invocation in &invocations {
         let Invocation { policy, binding, param, served } = invocation;
-        let input = Input::new(&facts(asked, served, object, false)?, asked.call.user, asked.authorizer);
+        let input = Input::new(&facts(asked, served, content, false)?, asked.call.user, asked.authorizer);
         let input = policy.input(input, param.as_ref());
         let denial = |message: &str| {
             let (policy, binding) = (&policy.name, &binding.name);
@@ -172,37 +175,33 @@ pub(in crate::admission) fn validate(
                 denials.push((denial(&objection.message), objection.reason.clone()));
             }
             if binding.has_action("Warn") {
-                warnings.push(format!(
+                asked.call.warn([format!(
                     "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                     policy.name, binding.name, objection.message
-                ));
+                )]);
             }
             if binding.has_action("Audit") {
-                let value = json!([{
-                    "message": objection.message,
-                    "policy": policy.name,
-                    "binding": binding.name,
-                    "expressionIndex": objection.index,
-                    "validationActions": binding.actions,
-                }]);
-                annotate(asked, FAILURE_ANNOTATION, &value.to_string());
+                asked.call.annotate(Level::Metadata, || {
+                    (FAILURE_ANNOTATION.to_owned(), failure(&objection, &policy.name, binding))
+                });
             }
         }
         for (key, value) in annotations {
             match value {
-                Ok(value) => annotate(asked, &format!("{}/{key}", policy.name), &value),
+                Ok(value) => noted.add(&policy.name, key, value),
                 Err(_) if policy.is_optional => (),
                 Err(problem) => denials.push((denial(&problem), None)),
             }
         }
     }
+    noted.publish(asked.call);
     let broken = broken.into_iter().map(|of| {
         let with = of.binding.map(|binding| format!(" with binding '{binding}'")).unwrap_or_default();
         (format!("ValidatingAdmissionPolicy '{}'{with} denied request: {}", of.policy, of.problem), None)
     });
     denials.extend(broken);
     let Some((message, reason)) = denials.into_iter().next() else { return Ok(()) };
-    let name = object.map_or(&*asked.name, |object| object.name());
+    let name = content.name().unwrap_or(&asked.name);
     let mut status = refusal(asked, name, &[message], true);
     let reason = reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "Invalid".into());
     status.code = Some(match reason.as_str() {
@@ -213,4 +212,40 @@ pub(in crate::admission) fn validate(
     });
     status.reason = Some(reason);
     Err(ApiError::Denied(Box::new(status)))
+}
+
+/// The annotations of policies, by policy and key: what several bindings and parameters say goes together.
+#[derive(Default)]
+struct Noted<'a>(BTreeMap<(&'a str, &'a str), Vec<String>>);
+
+impl<'a> Noted<'a> {
+    fn add(&mut self, policy: &'a str, key: &'a str, value: String) {
+        let values = self.0.entry((policy, key)).or_default();
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+
+    fn publish(self, call: &Call<'_>) {
+        for ((policy, key), values) in self.0 {
+            call.annotate(Level::Metadata, || (format!("{policy}/{key}"), values.join(", ")));
+        }
+    }
+}
+
+/// What the audit log is told of an objection, as Kubernetes has it: a list of one.
+fn failure(objection: &Objection, policy: &str, binding: &Binding) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Failed<'a> {
+        message: &'a str,
+        policy: &'a str,
+        binding: &'a str,
+        expression_index: usize,
+        validation_actions: &'a [String],
+    }
+    let (message, expression_index) = (&*objection.message, objection.index);
+    let (binding, validation_actions) = (&*binding.name, &*binding.actions);
+    let failed = Failed { message, policy, binding, expression_index, validation_actions };
+    serde_json::to_string(&[failed]).unwrap_or_default()
 }

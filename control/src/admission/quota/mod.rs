@@ -2,15 +2,13 @@
 //!
 //! **Invariant:** a write that uses some of a quota changes the quota's `status.used` in the same transaction, under the
 //! condition that the quota is still the one that was looked at. So no number of concurrent writers exceeds it, and a
-//! write that fails uses nothing. What is given back is found by the quota controller, from [`recount`].
+//! write that fails uses nothing. What is given back is found by the quota controller, from [`recount`]. `turns` lets
+//! writers of one namespace go to the disk together all the same.
 
+mod turns; // Writers that share a flush.
 pub mod usage;
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service},
@@ -18,40 +16,17 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::{pod::Resources, quantity::Quantity};
-use tokio::sync::{Mutex, MutexGuard};
+
+use turns::Coming;
+pub use turns::{InLine, Turns};
 
 use crate::{
     ApiError,
     registry::{AnyObject, Call},
-    store::{Change, Draft, Entry, Op, Precondition, Scope, Snapshot},
+    store::{Change, Draft, Entry, Key, Op, Precondition, Scope, Snapshot},
 };
 
 pub const QUOTAS: &str = "resourcequotas";
-const TURNS: usize = 64;
-
-/// Lets writers of one namespace take turns, so that each finds the quota as the last one left it. Correctness does
-/// not rest on this: writers on other members are met by the quota's precondition.
-pub struct Turns {
-    namespaces: Vec<Mutex<()>>,
-    hasher: RandomState,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self { namespaces: (0..TURNS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
-    }
-}
-
-impl Turns {
-    /// Waits for a turn in the namespace of `call`; at once, and without one, where nothing is rationed.
-    pub async fn take(&self, view: &Snapshot, call: &Call<'_>) -> Option<MutexGuard<'_, ()>> {
-        if call.dry_run || !is_rationed(view, call) {
-            return None;
-        }
-        let index = self.hasher.hash_one(call.namespace) as usize % TURNS;
-        Some(self.namespaces[index].lock().await)
-    }
-}
 
 fn is_rationed(view: &Snapshot, call: &Call<'_>) -> bool {
     call.served.info.namespaced
@@ -59,16 +34,36 @@ fn is_rationed(view: &Snapshot, call: &Call<'_>) -> bool {
         && view.range(&Scope::namespace(QUOTAS, call.namespace), None).next().is_some()
 }
 
-/// What must be written with `new` (which replaces `old` in an update) for the namespace's quotas to know of it.
+/// What is written with an object for its namespace's quotas to know of it.
+#[derive(Default)]
+pub struct Charges<'a> {
+    pub ops: Vec<Op>,
+    /// The quotas as the operations leave them, for who comes next.
+    pub leaves: Vec<(Key, Coming)>,
+    /// Held until the operations are proposed.
+    pub turn: Option<InLine<'a>>,
+}
+
+impl<'a> Charges<'a> {
+    /// Keeps the turn in which these were worked out, if anybody has to wait for them.
+    pub fn in_turn(self, turn: Option<InLine<'a>>) -> Self {
+        Self { turn: turn.filter(|_| !self.leaves.is_empty()), ..self }
+    }
+}
+
+/// What must be written with `new` (which replaces `old` in an update) for the namespace's quotas to know of it. A writer
+/// `in_line` builds on what those before it are writing.
 pub fn charge(
     view: &Snapshot,
+    in_line: Option<&InLine<'_>>,
     call: &Call<'_>,
     new: &dyn AnyObject,
     old: Option<&dyn AnyObject>,
     now: Timestamp,
-) -> Result<Vec<Op>, ApiError> {
+) -> Result<Charges<'static>, ApiError> {
+    let mut charges = Charges::default();
     if (old.is_some() && !may_grow(new)) || !is_rationed(view, call) {
-        return Ok(Vec::new());
+        return Ok(charges);
     }
     let resource = &*call.served.storage;
     let mut asked = usage::measure(resource, new, now);
@@ -79,13 +74,21 @@ pub fn charge(
         }
     }
     asked.retain(|_, quantity| !quantity.is_zero() && !quantity.is_negative());
-    let mut ops = Vec::new();
     if asked.is_empty() {
-        return Ok(ops);
+        return Ok(charges);
     }
     for entry in view.range(&Scope::namespace(QUOTAS, call.namespace), None) {
-        let Ok(quota) = entry.typed::<ResourceQuota>() else { continue };
-        let charged = charged(view, resource, &quota, new, &asked, old.is_none(), now);
+        let coming = in_line.and_then(|in_line| in_line.coming(&entry.key));
+        let stored;
+        let (quota, precondition) = match coming {
+            Some(coming) => (&coming.quota, Precondition::Like(coming.draft)),
+            None => {
+                let Ok(typed) = entry.typed::<ResourceQuota>() else { continue };
+                stored = typed;
+                (&*stored, Precondition::At(entry.revision))
+            }
+        };
+        let charged = charged(view, resource, quota, new, &asked, old.is_none(), now);
         let charged = charged.map_err(|message| ApiError::Refused {
             resource: call.served.qualified.clone(),
             name: new.name().into(),
@@ -98,15 +101,15 @@ pub fn charge(
             if let Some(managers) = entry.managed_fields() {
                 draft = draft.with_managed_fields(managers);
             }
-            let precondition = Precondition::At(entry.revision);
-            ops.push(Op { key: entry.key.clone(), precondition, change: Change::Put(draft) });
+            charges.leaves.push((entry.key.clone(), Coming::new(charged, &draft)));
+            charges.ops.push(Op { key: entry.key.clone(), precondition, change: Change::Put(draft) });
         }
     }
-    Ok(ops)
+    Ok(charges)
 }
 
 /// Whether an update of such an object may use more than before.
-fn may_grow(object: &dyn AnyObject) -> bool {
+pub fn may_grow(object: &dyn AnyObject) -> bool {
     object.get::<Pod>().is_some()
         || object.get::<Service>().is_some()
         || object.get::<PersistentVolumeClaim>().is_some()

@@ -43,15 +43,45 @@ pub(in crate::admission) enum Shape<'a> {
     Whole,
     /// How many replicas it has, or is to have.
     Scale,
-    /// Something that is sent to it: an eviction, a binding, options of a connection. With its type.
-    Message(&'a Value),
+    /// Something of this type that is sent to it: an eviction, a binding, options of a connection.
+    Message(Type<'a>),
+}
+
+/// The state after a request.
+#[derive(Clone, Copy)]
+pub(in crate::admission) enum Content<'o> {
+    /// There is none: something is deleted.
+    Nothing,
+    Object(&'o dyn AnyObject),
+    /// What is sent to an object, with its type.
+    Message(&'o Value),
+}
+
+impl Content<'_> {
+    /// The name of what is written; `None` for anything else.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Object(object) => Some(object.name()),
+            Self::Nothing | Self::Message(_) => None,
+        }
+    }
 }
 
 /// Group, version and kind.
+#[derive(Clone, Copy)]
 pub(in crate::admission) struct Type<'a> {
     pub group: &'a str,
     pub version: &'a str,
     pub kind: &'a str,
+}
+
+impl<'a> Type<'a> {
+    /// What `value` says that it is.
+    pub fn of(value: &'a Value) -> Self {
+        let text = |field: &str| value[field].as_str().unwrap_or_default();
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        Self { group, version, kind: text("kind") }
+    }
 }
 
 /// What a request is about, for [`Asked::new`].
@@ -96,23 +126,28 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The form in which something with these criteria is to be shown the request, of which `object` is the outcome;
+    /// The form in which something with these criteria is to be shown the request, of which `content` is the outcome;
     /// `None` where it is not concerned.
-    pub fn matches(
-        &self,
-        criteria: &Criteria,
-        object: Option<&dyn AnyObject>,
-    ) -> Result<Option<&'a Served>, ApiError> {
+    pub fn matches(&self, criteria: &Criteria, content: Content<'_>) -> Result<Option<&'a Served>, ApiError> {
         let own = self.call.served;
+        let message_labels = match content {
+            Content::Message(message) => labels_of(message),
+            _ => None,
+        };
+        let labels = match content {
+            Content::Nothing => None,
+            Content::Object(object) => Some(self.labels(object)),
+            Content::Message(_) => message_labels.as_ref(),
+        };
         let subject = Subject {
             operation: self.operation,
             resource: resource(own),
             subresource: self.subresource,
             name: &self.name,
             equivalents: &self.equivalents,
-            labels: object.map(|object| self.labels(object)),
+            labels,
             old_labels: self.old.map(|old| self.labels(old)),
-            namespace: self.home(object),
+            namespace: self.home(content),
         };
         let matched = criteria.matches(&subject).map_err(|_| ApiError::NotFound {
             resource: "namespaces".into(),
@@ -141,11 +176,14 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn home<'o>(&'o self, object: Option<&'o dyn AnyObject>) -> Namespace<'o> {
+    fn home<'o>(&'o self, content: Content<'o>) -> Namespace<'o> {
         let stored = self.namespace.as_ref().map(|entry| &entry.meta.labels);
         if is_namespaces(self.call.served) {
             // What is being written is not stored yet.
-            let written = object.filter(|_| self.subresource.is_empty()).map(|object| self.labels(object));
+            let written = match content {
+                Content::Object(object) if self.subresource.is_empty() => Some(self.labels(object)),
+                _ => None,
+            };
             return written.or(stored).map_or(Namespace::Missing, Namespace::Itself);
         }
         if self.call.served.info.namespaced {
@@ -155,11 +193,12 @@ impl<'a> Asked<'a> {
     }
 
     /// What the request is about, as clients of `served` see it.
-    pub fn shown(&self, served: &Served, object: &dyn AnyObject) -> Result<Value, ApiError> {
-        let value = match self.shape {
-            Shape::Whole => self.call.served.shown_as(served, object),
-            Shape::Scale => scale_value(&*self.call.served.kind, object),
-            Shape::Message(message) => Ok(message.clone()),
+    pub fn shown(&self, served: &Served, content: Content<'_>) -> Result<Value, ApiError> {
+        let value = match (content, self.shape) {
+            (Content::Nothing, _) => Ok(Value::Null),
+            (Content::Message(message), _) => Ok(message.clone()),
+            (Content::Object(object), Shape::Scale) => scale_value(&*self.call.served.kind, object),
+            (Content::Object(object), _) => self.call.served.shown_as(served, object),
         };
         value.map_err(|error| ApiError::Internal(format!("cannot show the object to a webhook: {error}")))
     }
@@ -189,13 +228,16 @@ impl<'a> Asked<'a> {
                 Type { group: served.info.group, version: served.info.version, kind: served.info.kind }
             }
             Shape::Scale => Type { group: "autoscaling", version: "v1", kind: "Scale" },
-            Shape::Message(message) => {
-                let text = |field: &str| message[field].as_str().unwrap_or_default();
-                let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-                Type { group, version, kind: text("kind") }
-            }
+            Shape::Message(of) => of,
         }
     }
+}
+
+/// The labels of what is sent to an object, where it has metadata at all.
+fn labels_of(message: &Value) -> Option<Labels> {
+    let labels = message.get("metadata")?.get("labels").and_then(Value::as_object);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Some(labels.into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect())
 }
 
 fn resource(served: &Served) -> Resource<'static> {

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    Asked,
+    Asked, Content,
     review::{self, Verdict},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         expressions::{Conditions, Input},
         matching::Criteria,
     },
-    registry::{AnyObject, Served},
+    registry::Served,
     store::Store,
     webhook::{Place, ServicePlace, Webhook},
 };
@@ -80,7 +80,7 @@ impl<'a> From<&'a ValidatingWebhook> for Spec<'a> {
 
 /// A webhook that is ready to be asked.
 pub(in crate::admission) struct Hook {
-    configuration: String,
+    pub(super) configuration: String,
     pub name: String,
     criteria: Result<Criteria, String>,
     client: Result<Webhook, String>,
@@ -92,7 +92,7 @@ pub(in crate::admission) struct Hook {
     /// Whether it does nothing but answer when it is told that nothing is written.
     takes_dry_runs: bool,
     is_mutating: bool,
-    /// `v1`, or `v1beta1` for one that knows nothing newer.
+    /// The version of reviews that it is sent.
     version: &'static str,
 }
 
@@ -114,7 +114,6 @@ impl From<ApiError> for Unheard {
 impl Hook {
     pub(super) fn new(configuration: &str, spec: &Spec<'_>, store: &Store) -> Self {
         let criteria = Criteria::of_webhook(spec.rules, spec.match_policy, spec.namespaces, spec.objects);
-        let knows = |version: &str| spec.versions.iter().any(|known| known == version);
         Self {
             configuration: configuration.into(),
             name: spec.name.into(),
@@ -125,35 +124,30 @@ impl Hook {
             is_reinvocable: spec.reinvocation_policy == Some("IfNeeded"),
             takes_dry_runs: matches!(spec.side_effects, "None" | "NoneOnDryRun"),
             is_mutating: spec.is_mutating,
-            version: if !knows("v1") && knows("v1beta1") { "v1beta1" } else { "v1" },
+            version: review_version(spec.versions),
         }
     }
 
-    /// The form in which it is to be asked about the request; `None` where it is not concerned. `object` is the state
+    /// The form in which it is to be asked about the request; `None` where it is not concerned. `content` is the state
     /// after the request.
     pub fn applies<'a>(
         &self,
         asked: &Asked<'a>,
-        object: Option<&dyn AnyObject>,
+        content: Content<'_>,
     ) -> Result<Option<&'a Served>, ApiError> {
         let criteria = self.criteria.as_ref().map_err(|problem| {
             ApiError::Internal(format!("the selectors of webhook {:?} cannot be read: {problem}", self.name))
         })?;
-        let Some(served) = asked.matches(criteria, object)? else { return Ok(None) };
-        Ok(self.is_wanted(asked, served, object)?.then_some(served))
+        let Some(served) = asked.matches(criteria, content)? else { return Ok(None) };
+        Ok(self.is_wanted(asked, served, content)?.then_some(served))
     }
 
     /// Whether its conditions hold.
-    fn is_wanted(
-        &self,
-        asked: &Asked<'_>,
-        served: &Served,
-        object: Option<&dyn AnyObject>,
-    ) -> Result<bool, ApiError> {
+    fn is_wanted(&self, asked: &Asked<'_>, served: &Served, content: Content<'_>) -> Result<bool, ApiError> {
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        let facts = review::facts(asked, served, object, self.is_mutating)?;
+        let facts = review::facts(asked, served, content, self.is_mutating)?;
         match self.conditions.hold(&Input::new(&facts, asked.call.user, asked.authorizer)) {
             Ok(holds) => Ok(holds),
             Err(_) if self.is_optional => Ok(false),
@@ -171,7 +165,7 @@ impl Hook {
         &self,
         asked: &Asked<'_>,
         served: &Served,
-        object: Option<&dyn AnyObject>,
+        content: Content<'_>,
     ) -> Result<Verdict, Unheard> {
         if asked.call.dry_run && !self.takes_dry_runs {
             let message = format!("admission webhook {:?} does not support dry run", self.name);
@@ -184,26 +178,33 @@ impl Hook {
             .as_ref()
             .map_err(|problem| failed(format!("could not get REST client: {problem}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
-        let review = review::request(asked, served, object, self.version, &uid, self.is_mutating)?;
+        let review = review::request(asked, served, content, self.version, &uid, self.is_mutating)?;
         let answer = client.call(&review).await;
         let answer = answer.map_err(|problem| failed(format!("failed to call webhook: {problem}")))?;
-        let verdict = review::verdict(answer, self.version, &uid, self.is_mutating)
+        let mut verdict = review::verdict(answer, self.version, &uid, self.is_mutating)
             .map_err(|problem| failed(format!("received invalid webhook response: {problem}")))?;
-        verdict.log(&self.configuration, &self.name, asked);
+        verdict.note(&self.name, asked);
         Ok(verdict)
     }
 
-    /// What follows from its silence: nothing, where its owner said so.
-    pub(super) fn excuse(&self, why: Unheard) -> Result<(), ApiError> {
+    /// What follows from its silence: nothing, where its owner said so, but for what `note` does.
+    pub(super) fn excuse(&self, why: Unheard, note: impl FnOnce()) -> Result<(), ApiError> {
         match why {
             Unheard::Refused(error) => Err(error),
             Unheard::Failed(problem) if self.is_optional => {
                 tracing::warn!(configuration = self.configuration, problem, "a webhook is passed over");
+                note();
                 Ok(())
             }
             Unheard::Failed(problem) => Err(ApiError::Internal(problem)),
         }
     }
+}
+
+/// The first of the versions that a webhook knows which we know, too.
+fn review_version(versions: &[String]) -> &'static str {
+    let known = |version: &String| ["v1", "v1beta1"].into_iter().find(|known| known == version);
+    versions.iter().find_map(known).unwrap_or("v1")
 }
 
 fn client(spec: &Spec<'_>, store: &Store) -> Result<Webhook, String> {
@@ -218,4 +219,22 @@ fn client(spec: &Spec<'_>, store: &Store) -> Result<Webhook, String> {
     });
     let authority = client.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0);
     Webhook::new(&Place { url: client.url.as_deref(), service, authority }, timeout, store.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_that_both_know_is_spoken() {
+        for (versions, expected) in [
+            (&["v1", "v1beta1"][..], "v1"),
+            (&["v2", "v1beta1", "v1"], "v1beta1"),
+            (&["v1beta1"], "v1beta1"),
+            (&[], "v1"),
+        ] {
+            let versions: Vec<String> = versions.iter().map(|version| (*version).to_owned()).collect();
+            assert_eq!(review_version(&versions), expected, "{versions:?}");
+        }
+    }
 }

@@ -5,14 +5,16 @@
 //! that were asked before. Validating ones are asked at once. Not here: what webhooks apply to (`matching`), and the
 //! connection (`crate::webhook`).
 
+mod annotations; // What the audit log is told.
 mod asked;
 mod hook;
 mod review;
 mod set;
 
-pub(super) use asked::{About, Asked, Shape};
+pub(super) use asked::{About, Asked, Content, Shape, Type};
 pub(super) use hook::Hook;
 pub(super) use review::facts;
+pub(super) use set::Hooks;
 pub use set::Webhooks;
 
 use std::collections::BTreeSet;
@@ -20,24 +22,53 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use serde_json::Value;
 
+use annotations::Place;
+use review::Verdict;
+
 use crate::{
     ApiError,
     client::Patch,
     registry::{AnyObject, Preparation, Served, apply_patch},
 };
 
-/// What webhooks may change, and how it comes into form again.
-pub(super) struct Mutable<'m> {
-    pub object: &'m mut Box<dyn AnyObject>,
-    pub preparation: &'m Preparation<'m>,
+/// What webhooks and policies may change, and how it comes into form again.
+pub(super) enum Mutable<'m> {
+    /// Something is deleted: only refusals count.
+    Nothing,
+    Object {
+        object: &'m mut Box<dyn AnyObject>,
+        preparation: &'m Preparation<'m>,
+    },
+    /// What is sent to an object, and whether it can be read.
+    Message {
+        message: &'m mut Value,
+        check: fn(&Value) -> Result<(), String>,
+    },
 }
 
 impl Mutable<'_> {
-    /// Takes `value`, in the form of `served`, in the place of the object.
+    pub fn content(&self) -> Content<'_> {
+        match self {
+            Self::Nothing => Content::Nothing,
+            Self::Object { object, .. } => Content::Object(&***object),
+            Self::Message { message, .. } => Content::Message(message),
+        }
+    }
+
+    /// Takes `value`, in the form of `served`, in the place of what there is.
     pub fn put(&mut self, asked: &Asked<'_>, served: &Served, value: Value) -> Result<(), ApiError> {
-        let mut new = asked.read(served, value, &**self.object)?;
-        self.preparation.again(&mut *new, &**self.object)?;
-        *self.object = new;
+        match self {
+            Self::Nothing => (),
+            Self::Object { object, preparation } => {
+                let mut new = asked.read(served, value, &***object)?;
+                preparation.again(&mut *new, &***object)?;
+                **object = new;
+            }
+            Self::Message { message, check } => {
+                check(&value).map_err(ApiError::Internal)?;
+                **message = value;
+            }
+        }
         Ok(())
     }
 }
@@ -66,73 +97,74 @@ impl<K: Ord> Rounds<K> {
     }
 
     /// Notes what the last one left.
-    pub fn note_result(&mut self, object: Option<&dyn AnyObject>) {
-        self.left = json(object);
+    pub fn note_result(&mut self, content: Content<'_>) {
+        self.left = json(content);
     }
 
     pub fn skips(&self, hook: &K) -> bool {
         self.is_second && !self.due.contains(hook)
     }
 
-    /// Begins the second round with `object`, which others may have changed since the first.
-    pub fn begin_again(&mut self, object: Option<&dyn AnyObject>) {
+    /// Begins the second round with `content`, which others may have changed since the first.
+    pub fn begin_again(&mut self, content: Content<'_>) {
         self.is_second = true;
-        if json(object) != self.left {
+        if json(content) != self.left {
             self.note_change();
         }
     }
 }
 
-/// Asks mutating webhooks, the first time or again; answers whether one changed the object. Without an object only
-/// refusals count: there is nothing to change in what is deleted, or sent to a pod.
+/// Asks mutating webhooks, the first time or again; answers whether one changed anything.
 pub(super) async fn mutate(
     hooks: &[Hook],
     asked: &Asked<'_>,
-    mut mutable: Option<Mutable<'_>>,
+    mutable: &mut Mutable<'_>,
     rounds: &mut Rounds,
-    warnings: &mut Vec<String>,
 ) -> Result<bool, ApiError> {
     let mut is_changed = false;
     for (index, hook) in hooks.iter().enumerate() {
         if rounds.skips(&index) {
             continue;
         }
-        let object = mutable.as_ref().map(|mutable| &**mutable.object);
-        let Some(served) = hook.applies(asked, object)? else { continue };
-        let answer = hook.ask(asked, served, object).await;
-        match answer {
-            Err(why) => hook.excuse(why)?,
-            Ok(mut verdict) => {
-                warnings.append(&mut verdict.warnings);
-                if !verdict.is_allowed {
-                    return Err(verdict.refusal(&hook.name));
-                }
-                if let Some(patch) = verdict.patch
-                    && apply(&hook.name, asked, served, patch, mutable.as_mut())?
-                {
-                    is_changed = true;
-                    rounds.note_change();
-                }
+        let Some(served) = hook.applies(asked, mutable.content())? else { continue };
+        let place = Place { round: usize::from(rounds.is_second), index };
+        let done = match hook.ask(asked, served, mutable.content()).await {
+            Err(why) => {
+                hook.excuse(why, || annotations::failed_open(asked, hook, "mutation", place)).map(|()| false)
             }
+            Ok(verdict) => follow(hook, asked, served, verdict, mutable, place),
+        };
+        let has_mutated = matches!(done, Ok(true));
+        annotations::mutation(asked, hook, place, has_mutated);
+        done?;
+        if has_mutated {
+            is_changed = true;
+            rounds.note_change();
         }
         if hook.is_reinvocable {
             rounds.note_asked(index);
         }
     }
-    rounds.note_result(mutable.as_ref().map(|mutable| &**mutable.object));
+    rounds.note_result(mutable.content());
     Ok(is_changed)
 }
 
-/// The second round, after everything built in has seen the object again.
-pub(super) async fn mutate_again(
-    hooks: &[Hook],
+/// Does as a mutating webhook says; answers whether that changed anything.
+fn follow(
+    hook: &Hook,
     asked: &Asked<'_>,
-    mutable: Mutable<'_>,
-    mut rounds: Rounds,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    rounds.begin_again(Some(&**mutable.object));
-    mutate(hooks, asked, Some(mutable), &mut rounds, warnings).await.map(drop)
+    served: &Served,
+    verdict: Verdict,
+    mutable: &mut Mutable<'_>,
+    place: Place,
+) -> Result<bool, ApiError> {
+    if !verdict.is_allowed {
+        return Err(verdict.refusal(&hook.name));
+    }
+    let Some(patch) = verdict.patch else { return Ok(false) };
+    let is_changed = apply(&hook.name, asked, served, &patch, mutable)?;
+    annotations::patch(asked, hook, place, &patch);
+    Ok(is_changed)
 }
 
 /// Applies a webhook's patch; answers whether that changed anything.
@@ -140,17 +172,17 @@ fn apply(
     hook: &str,
     asked: &Asked<'_>,
     served: &Served,
-    patch: Value,
-    mutable: Option<&mut Mutable<'_>>,
+    patch: &Value,
+    mutable: &mut Mutable<'_>,
 ) -> Result<bool, ApiError> {
-    let Some(mutable) = mutable else {
+    if matches!(mutable, Mutable::Nothing) {
         return Err(ApiError::Internal(format!(
             "admission webhook {hook:?} attempted to modify the object, which is not supported for this operation"
         )));
-    };
-    let before = review::shown(asked, served, &**mutable.object, true)?;
+    }
+    let before = review::shown(asked, served, mutable.content(), true)?;
     let mut after = before.clone();
-    apply_patch(&Patch::Json(patch), "", &mut after)
+    apply_patch(&Patch::Json(patch.clone()), "", &mut after)
         .map_err(|error| ApiError::Internal(format!("the patch of admission webhook {hook:?}: {error}")))?;
     if after == before {
         return Ok(false);
@@ -167,29 +199,32 @@ fn apply(
 pub(super) async fn validate(
     hooks: &[Hook],
     asked: &Asked<'_>,
-    object: Option<&dyn AnyObject>,
-    warnings: &mut Vec<String>,
+    content: Content<'_>,
 ) -> Result<(), ApiError> {
     let mut due = Vec::new();
     for hook in hooks {
-        if let Some(served) = hook.applies(asked, object)? {
-            due.push(async move { (hook, hook.ask(asked, served, object).await) });
+        if let Some(served) = hook.applies(asked, content)? {
+            due.push(async move { (hook, hook.ask(asked, served, content).await) });
         }
     }
     let mut refusal = None;
-    for (hook, answer) in join_all(due).await {
+    for (index, (hook, answer)) in join_all(due).await.into_iter().enumerate() {
         let outcome = match answer {
-            Err(why) => hook.excuse(why),
-            Ok(mut verdict) => {
-                warnings.append(&mut verdict.warnings);
-                if verdict.is_allowed { Ok(()) } else { Err(verdict.refusal(&hook.name)) }
-            }
+            Err(why) => hook.excuse(why, || {
+                annotations::failed_open(asked, hook, "validating", Place { round: 0, index });
+            }),
+            Ok(verdict) if verdict.is_allowed => Ok(()),
+            Ok(verdict) => Err(verdict.refusal(&hook.name)),
         };
         refusal = refusal.or(outcome.err());
     }
     refusal.map_or(Ok(()), Err)
 }
 
-fn json(object: Option<&dyn AnyObject>) -> Option<bytes::Bytes> {
-    object.and_then(|object| object.draft().ok()).map(|draft| draft.json)
+fn json(content: Content<'_>) -> Option<bytes::Bytes> {
+    match content {
+        Content::Nothing => None,
+        Content::Object(object) => object.draft().ok().map(|draft| draft.json),
+        Content::Message(message) => Some(message.to_string().into()),
+    }
 }

@@ -4,12 +4,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Shape, asked::Type};
+use super::{Asked, Content, asked::Type};
 use crate::{
     ApiError,
     admission::{expressions::Facts, matching::Operation},
+    audit::Level,
     auth::User,
-    registry::{AnyObject, Served},
+    registry::Served,
 };
 
 const GROUP: &str = "admission.k8s.io";
@@ -22,7 +23,7 @@ pub(super) struct Verdict {
     pub status: Option<Status>,
     /// Operations of a JSON patch.
     pub patch: Option<Value>,
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
     audit_annotations: Map<String, Value>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Verdict {
 pub(super) fn request(
     asked: &Asked<'_>,
     served: &Served,
-    object: Option<&dyn AnyObject>,
+    content: Content<'_>,
     version: &str,
     uid: &str,
     is_mutating: bool,
@@ -62,25 +63,21 @@ pub(super) fn request(
             request[field] = text.into();
         }
     }
-    match (object, asked.shape) {
-        (Some(object), _) => request["object"] = shown(asked, served, object, is_mutating)?,
-        (None, Shape::Message(message)) => request["object"] = message.clone(),
-        (None, _) => (),
-    }
+    request["object"] = shown(asked, served, content, is_mutating)?;
     if let Some(old) = asked.old {
-        request["oldObject"] = asked.shown(served, old)?;
+        request["oldObject"] = asked.shown(served, Content::Object(old))?;
     }
     Ok(json!({ "apiVersion": format!("{GROUP}/{version}"), "kind": "AdmissionReview", "request": request }))
 }
 
-/// What expressions see of a request in the form of `served`. `object` is the state after the request.
+/// What expressions see of a request in the form of `served`. `content` is the state after the request.
 pub(in crate::admission) fn facts(
     asked: &Asked<'_>,
     served: &Served,
-    object: Option<&dyn AnyObject>,
+    content: Content<'_>,
     is_mutating: bool,
 ) -> Result<Facts, ApiError> {
-    let mut request = request(asked, served, object, "v1", "", is_mutating)?["request"].take();
+    let mut request = request(asked, served, content, "v1", "", is_mutating)?["request"].take();
     let mut take = |field: &str| Some(request[field].take()).filter(|value| !value.is_null());
     Ok(Facts {
         object: take("object"),
@@ -94,10 +91,13 @@ pub(in crate::admission) fn facts(
 pub(super) fn shown(
     asked: &Asked<'_>,
     served: &Served,
-    object: &dyn AnyObject,
+    content: Content<'_>,
     is_mutating: bool,
 ) -> Result<Value, ApiError> {
-    let mut value = asked.shown(served, object)?;
+    let mut value = asked.shown(served, content)?;
+    if !matches!(content, Content::Object(_)) {
+        return Ok(value);
+    }
     let Some(metadata) = value["metadata"].as_object_mut() else { return Ok(value) };
     match asked.operation {
         Operation::Create if is_mutating => {
@@ -167,15 +167,10 @@ pub(super) fn verdict(
     }
     let patch = text(response.get("patch"));
     let patch_type = response.get("patchType").filter(|of| !of.is_null()).map(|of| text(Some(of)));
-    let patch = if is_mutating {
-        read_patch(&patch, patch_type, version)?
-    } else if !patch.is_empty() {
-        return Err("validating webhook may not return response.patch".into());
-    } else if patch_type.is_some() {
-        return Err("validating webhook may not return response.patchType".into());
-    } else {
-        None
-    };
+    if version == "v1" {
+        check_patch(&patch, patch_type.as_deref(), is_mutating)?;
+    }
+    let patch = if is_mutating { read_patch(&patch)? } else { None };
     let status = match response.remove("status") {
         None | Some(Value::Null) => None,
         Some(status) => {
@@ -197,24 +192,22 @@ pub(super) fn verdict(
     })
 }
 
-fn read_patch(patch: &str, patch_type: Option<String>, version: &str) -> Result<Option<Value>, String> {
-    if version == "v1" {
-        match (patch.is_empty(), &patch_type) {
-            (false, None) => return Err("webhook returned response.patch but not response.patchType".into()),
-            (true, Some(_)) => {
-                return Err("webhook returned response.patchType but not response.patch".into());
-            }
-            (false, Some(of)) if of.is_empty() => {
-                return Err("webhook returned invalid response.patchType of \"\"".into());
-            }
-            _ => (),
-        }
-    }
+/// That a patch and its type go together, and with the kind of webhook.
+fn check_patch(patch: &str, patch_type: Option<&str>, is_mutating: bool) -> Result<(), String> {
+    Err(match (is_mutating, patch.is_empty(), patch_type) {
+        (_, true, None) | (true, false, Some("JSONPatch")) => return Ok(()),
+        (true, false, None) => "webhook returned response.patch but not response.patchType".into(),
+        (true, true, Some(_)) => "webhook returned response.patchType but not response.patch".into(),
+        (true, false, Some("")) => "webhook returned invalid response.patchType of \"\"".into(),
+        (true, false, Some(other)) => format!("unsupported patch type {other:?}"),
+        (false, false, _) => "validating webhook may not return response.patch".into(),
+        (false, true, Some(_)) => "validating webhook may not return response.patchType".into(),
+    })
+}
+
+fn read_patch(patch: &str) -> Result<Option<Value>, String> {
     if patch.is_empty() {
         return Ok(None);
-    }
-    if let Some(other) = patch_type.filter(|of| of != "JSONPatch") {
-        return Err(format!("unsupported patch type {other:?}"));
     }
     let json = BASE64.decode(patch).map_err(|error| format!("response.patch is not base64: {error}"))?;
     let patch: Value =
@@ -224,19 +217,12 @@ fn read_patch(patch: &str, patch_type: Option<String>, version: &str) -> Result<
 }
 
 impl Verdict {
-    /// Notes what the webhook wants to be known of the request.
-    pub fn log(&self, configuration: &str, webhook: &str, asked: &Asked<'_>) {
+    /// Notes what the webhook wants to be known of the request, for the client and for the audit log.
+    pub fn note(&mut self, webhook: &str, asked: &Asked<'_>) {
+        asked.call.warn(std::mem::take(&mut self.warnings));
         for (key, value) in &self.audit_annotations {
-            tracing::debug!(
-                configuration,
-                annotation = format!("{webhook}/{key}"),
-                value = value.as_str().unwrap_or_default(),
-                resource = asked.call.served.qualified,
-                namespace = asked.call.namespace,
-                name = asked.name,
-                user = &*asked.call.user.name,
-                "a webhook annotates a request"
-            );
+            let value = value.as_str().unwrap_or_default();
+            asked.call.annotate(Level::Metadata, || (format!("{webhook}/{key}"), value.to_owned()));
         }
     }
 
@@ -300,6 +286,16 @@ mod tests {
             let problem = verdict(answer.clone(), "v1", "a", is_mutating).err().unwrap_or_default();
             assert_eq!(problem, expected, "{answer}");
         }
+    }
+
+    #[test]
+    fn older_answers_are_taken_as_they_come() {
+        let patch = BASE64.encode(r#"[{"op":"remove","path":"/spec"}]"#);
+        let answer = json!({ "response": { "allowed": true, "patch": patch, "patchType": "Merge" } });
+        let of_mutating = verdict(answer.clone(), "v1beta1", "a", true).expect("it can be read");
+        assert_eq!(of_mutating.patch, Some(json!([{ "op": "remove", "path": "/spec" }])));
+        let of_validating = verdict(answer, "v1beta1", "a", false).expect("it can be read");
+        assert!(of_validating.is_allowed && of_validating.patch.is_none());
     }
 
     #[test]

@@ -18,7 +18,9 @@ use rustls::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Aggregator, CHECK_PATIENCE, Remote, Unavailable, identify, local};
+use super::{
+    Aggregator, CHECK_PATIENCE, Remote, SERVICE_NAME, SERVICES, SLICES, Unavailable, identify, local,
+};
 use crate::{
     ApiClient, ApiError,
     api::upstream::unverified_tls,
@@ -77,15 +79,45 @@ impl Follower {
         };
         tokio::select! {
             () = recheck => false,
-            () = self.change_of(RESOURCE, seen) => true,
-            () = self.change_of(DEFINITIONS, seen) => true,
+            () = self.change_of(RESOURCE, seen, |_| true) => true,
+            () = self.change_of(DEFINITIONS, seen, |_| true) => true,
+            () = self.move_of(&remotes, SERVICES, seen, |entry| entry.meta.name.as_str().into()) => true,
+            () = self.move_of(&remotes, SLICES, seen, |entry| {
+                entry.meta.labels.get(SERVICE_NAME).map(String::as_str)
+            }) => true,
         }
     }
 
-    async fn change_of(&self, resource: &str, seen: Revision) {
+    /// Waits for a change of something that a server is reached by: a Service, or one of its slices. `service` answers
+    /// the Service's name.
+    async fn move_of(
+        &self,
+        remotes: &[Arc<Remote>],
+        resource: &str,
+        seen: Revision,
+        service: impl Fn(&Entry) -> Option<&str>,
+    ) {
+        if remotes.is_empty() {
+            return std::future::pending().await;
+        }
+        let is_theirs = |entry: &Entry| {
+            let name = service(entry);
+            remotes.iter().filter_map(|remote| remote.spec.service.as_ref()).any(|reference| {
+                reference.name.as_deref() == name
+                    && reference.namespace.as_deref() == Some(&entry.meta.namespace)
+            })
+        };
+        self.change_of(resource, seen, is_theirs).await;
+    }
+
+    /// Waits for a change of an object that `is_it`.
+    async fn change_of(&self, resource: &str, seen: Revision, is_it: impl Fn(&Entry) -> bool) {
         match self.client.store().watch(Scope::all(resource), seen) {
-            Ok(mut watch) => match watch.next().await {
-                Ok(_) | Err(Lagged) => (),
+            Ok(mut watch) => loop {
+                match watch.next().await {
+                    Ok(event) if !is_it(&event.entry) => (),
+                    Ok(_) | Err(Lagged) => return,
+                }
             },
             Err(error) => {
                 tracing::warn!(%error, resource, "cannot be watched; it tries again");

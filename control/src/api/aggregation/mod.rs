@@ -13,9 +13,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::Empty;
 use k8s_openapi::{
-    api::core::v1::{Endpoints, Service},
+    api::{
+        core::v1::Service,
+        discovery::v1::{Endpoint, EndpointSlice},
+    },
     kube_aggregator::pkg::apis::apiregistration::v1::APIServiceSpec,
 };
 use percent_encoding::percent_decode_str;
@@ -26,18 +30,23 @@ use serde_json::Value;
 pub use follower::Follower;
 
 use super::{
-    body::Body,
+    body::{Body, MAX_BODY_BYTES},
     handler::Exchange,
     upstream::{self, Upstream},
 };
 use crate::{
     ApiError,
     auth::{Attributes, User, pki::Identity},
-    store::{Key, Store},
+    store::{Key, Scope, Store},
 };
 
 /// A check of whether a server is there may take so long.
 const CHECK_PATIENCE: Duration = Duration::from_secs(5);
+
+const SERVICES: &str = "services";
+const SLICES: &str = "endpointslices.discovery.k8s.io";
+/// The label by which a slice is a Service's.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
 const UID: HeaderName = HeaderName::from_static("x-remote-uid");
@@ -118,7 +127,7 @@ fn endpoint(store: &Store, namespace: &str, name: &str, port: i32) -> Result<(St
     let view = store.snapshot();
     let place = format!("service/{name} in {namespace:?}");
     let service: Option<Arc<Service>> =
-        view.get(&Key::new("services", namespace, name)).and_then(|entry| entry.typed().ok());
+        view.get(&Key::new(SERVICES, namespace, name)).and_then(|entry| entry.typed().ok());
     let Some(service) = service else {
         return Err(Unavailable::new("ServiceNotFound", format!("{place} is not present")));
     };
@@ -132,29 +141,39 @@ fn endpoint(store: &Store, namespace: &str, name: &str, port: i32) -> Result<(St
         return Err(Unavailable::new("ServicePortError", message));
     };
     let port_name = found.name.clone().unwrap_or_default();
-    let endpoints: Option<Arc<Endpoints>> =
-        view.get(&Key::new("endpoints", namespace, name)).and_then(|entry| entry.typed().ok());
-    let Some(endpoints) = endpoints else {
-        let message = format!("cannot find endpoints for {place}");
-        return Err(Unavailable::new("EndpointsNotFound", message));
+    let slices = view.list::<EndpointSlice>(&Scope::namespace(SLICES, namespace));
+    let own = |slice: &&Arc<EndpointSlice>| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|of| of == name)
     };
-    let mut candidates = Vec::new();
-    for subset in endpoints.subsets.iter().flatten() {
-        let ports = subset.ports.iter().flatten();
-        for of in ports.filter(|of| of.name.as_deref().unwrap_or_default() == port_name) {
-            let addresses = subset.addresses.iter().flatten();
-            candidates.extend(addresses.map(|address| (address.ip.clone(), of.port as u16)));
-        }
+    let mut slices = slices.iter().filter(own).peekable();
+    if slices.peek().is_none() {
+        let message = format!("cannot find endpointslices for {place}");
+        return Err(Unavailable::new("EndpointsNotFound", message));
     }
+    let candidates: Vec<(String, u16)> = slices.flat_map(|slice| ready(slice, &port_name)).collect();
     candidates.choose(&mut rand::rng()).cloned().ok_or_else(|| {
-        let message = format!("endpoints for {place} have no addresses with port name {port_name:?}");
+        let message = format!("endpointslices for {place} have no addresses with port name {port_name:?}");
         Unavailable::new("MissingEndpoints", message)
     })
 }
 
+/// The addresses of a slice that serve, at its port of this name.
+fn ready(slice: &EndpointSlice, port_name: &str) -> Vec<(String, u16)> {
+    let ports = slice.ports.iter().flatten();
+    let port = ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name);
+    let Some(port) = port.filter_map(|port| u16::try_from(port.port?).ok()).next() else { return Vec::new() };
+    let is_ready = |of: &&Endpoint| of.conditions.as_ref().and_then(|of| of.ready).unwrap_or(true);
+    let endpoints = slice.endpoints.iter().flatten().filter(is_ready);
+    endpoints.filter_map(|of| Some((of.addresses.first()?.clone(), port))).collect()
+}
+
 /// Answers a request below `/apis/GROUP/VERSION` of another server.
-pub async fn answer(exchange: Exchange<'_>, remote: &Remote) -> Result<Response<Body>, ApiError> {
-    authorize(&exchange)?;
+///
+/// It takes a seat like any other, until the other server answers; one that becomes a stream does not. A body that is not
+/// known to be short is passed on as it comes, and keeps no seat while it does.
+pub async fn answer(mut exchange: Exchange<'_>, remote: &Remote) -> Result<Response<Body>, ApiError> {
+    enter(&mut exchange).await?;
     let (method, resource) = (&exchange.parts.method, resource_of(exchange.parts.uri.path()));
     exchange.label.verb = match *method {
         _ if exchange.query.flag("watch") || upstream::is_upgrade(&exchange.parts.headers) => "CONNECT",
@@ -270,10 +289,11 @@ fn resource_of(path: &str) -> Named {
     }
 }
 
-fn authorize(exchange: &Exchange<'_>) -> Result<(), ApiError> {
+/// Authorizes the request and seats it.
+async fn enter(exchange: &mut Exchange<'_>) -> Result<(), ApiError> {
     let named = resource_of(exchange.parts.uri.path());
     if named.resource.is_empty() {
-        return exchange.authorize_path();
+        return exchange.enter_path().await;
     }
     let is_one = !named.name.is_empty();
     let verb = match exchange.parts.method {
@@ -296,7 +316,21 @@ fn authorize(exchange: &Exchange<'_>) -> Result<(), ApiError> {
         name: &named.name,
         ..Attributes::default()
     };
-    exchange.authorize(&exchange.user, &attributes)
+    let user = exchange.user.clone();
+    exchange.flow.classify(exchange.state, &user, &attributes);
+    exchange.authorize(&user, &attributes)?;
+    if upstream::is_upgrade(&exchange.parts.headers) {
+        return Ok(());
+    }
+    let is_short = exchange.body.size_hint().upper().is_some_and(|len| len <= MAX_BODY_BYTES as u64);
+    if is_short {
+        exchange.body.gather(&exchange.state.room).await?;
+    }
+    exchange.flow.take_seat(exchange.state, &user, &attributes, 1).await?;
+    if !is_short {
+        exchange.flow.stand_up();
+    }
+    Ok(())
 }
 
 #[cfg(test)]

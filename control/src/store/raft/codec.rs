@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Command, Reply};
 use crate::store::{
-    Change, Draft, Entry, Key, Op, Precondition, Revision,
+    Change, Draft, Entry, Fingerprint, Key, Op, Precondition, Revision,
     cache::Refusal,
     seal::{SealError, Sealer},
 };
@@ -129,6 +129,10 @@ fn write_op(writer: &mut Writer, op: &Op, sealer: Option<&Sealer>) {
             writer.u8(3);
             writer.u64(revision);
         }
+        Precondition::Like(Fingerprint(of)) => {
+            writer.u8(4);
+            writer.0.extend_from_slice(&of);
+        }
     }
     match &op.change {
         Change::Check => writer.u8(0),
@@ -151,6 +155,10 @@ fn read_op(reader: &mut Reader, sealer: Option<&Sealer>) -> Result<Op, Malformed
         1 => Precondition::Absent,
         2 => Precondition::Present,
         3 => Precondition::At(Revision(reader.u64()?)),
+        4 => {
+            let of = reader.take(16)?.try_into().map_err(|_| Malformed::default())?;
+            Precondition::Like(Fingerprint(of))
+        }
         _ => return Err(Malformed::default()),
     };
     let change = match reader.u8()? {

@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Reply {
 mod tests {
     use super::*;
     use crate::store::{
-        Change, Precondition, Revision, Store,
+        Change, Fingerprint, Precondition, Revision, Store,
         tests::{delete, key, put},
     };
 
@@ -76,10 +76,12 @@ mod tests {
     #[test]
     fn a_command_survives_its_encoding() {
         let check = Op { key: key("c"), precondition: Precondition::At(Revision(9)), change: Change::Check };
+        let like = Precondition::Like(Fingerprint([7; 16]));
+        let built = Op { key: key("e"), precondition: like, change: Change::Delete };
         let command = Command::new(vec![
             vec![put("a", "1", Precondition::Absent), delete("b", Precondition::Present)],
             vec![],
-            vec![check, put("d", "é", Precondition::Any)],
+            vec![check, put("d", "é", Precondition::Any), built],
         ]);
         let decoded = again(&command);
         assert_eq!(format!("{:?}", decoded.transactions()), format!("{:?}", command.transactions()));

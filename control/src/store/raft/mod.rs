@@ -126,6 +126,21 @@ struct Running {
     directory: Directory,
 }
 
+/// A transaction in the queue.
+pub struct Pending {
+    outcome: oneshot::Receiver<Result<Outcome, StoreError>>,
+    deadline: tokio::time::Instant,
+}
+
+impl Pending {
+    pub async fn outcome(self) -> Result<Outcome, StoreError> {
+        match tokio::time::timeout_at(self.deadline, self.outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
+        }
+    }
+}
+
 impl Member {
     /// Opens the member in `dir`; when this returns, it leads and the cache holds everything that was acknowledged.
     pub async fn open(dir: &Path, sealer: Arc<Sealer>) -> Result<(Self, Arc<Cache>), StoreError> {
@@ -153,22 +168,18 @@ impl Member {
         Ok((Self { raft, machine, proposals, failure, log, mark, running }, cache))
     }
 
-    /// See [`super::Store::transact`].
-    pub async fn transact(&self, ops: Vec<Op>) -> Result<Outcome, StoreError> {
+    /// See [`super::Store::propose`].
+    pub async fn propose(&self, ops: Vec<Op>) -> Result<Pending, StoreError> {
         if let Some(reason) = self.failure.get() {
             return Err(StoreError::Unusable(reason.into()));
         }
         let (answer, outcome) = oneshot::channel();
         let deadline = tokio::time::Instant::now() + WRITE_TIMEOUT;
         match tokio::time::timeout_at(deadline, self.proposals.send(Proposal { ops, answer })).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Unusable("the store is closed".into())),
+            Ok(Ok(())) => Ok(Pending { outcome, deadline }),
+            Ok(Err(_)) => Err(StoreError::Unusable("the store is closed".into())),
             // It never got into the queue, so it was not proposed.
-            Err(_) => return Err(StoreError::NoLeader),
-        }
-        match tokio::time::timeout_at(deadline, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
+            Err(_) => Err(StoreError::NoLeader),
         }
     }
 

@@ -201,7 +201,7 @@ fn budget(kubectl: &Kubectl, name: &str, spec: &str, healthy: i32, wanted: i32) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_keeps_pods_from_being_evicted() {
+async fn a_drain_waits_for_budgets() {
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     cluster.import_samples(&["hello"]);

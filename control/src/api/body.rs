@@ -143,14 +143,22 @@ impl Payload {
     /// # Errors
     /// As for [`Self::read`], and 429 where there is no room for it.
     pub async fn gather(&mut self, room: &Room) -> Result<(), ApiError> {
-        if let Self::Coming(body) = self
-            && !body.is_end_stream()
-        {
-            let Self::Coming(body) = std::mem::replace(self, Self::Here(None, None)) else { return Ok(()) };
+        if self.is_here() {
+            return Ok(());
+        }
+        if let Self::Coming(body) = std::mem::replace(self, Self::Here(None, None)) {
             let (bytes, share) = read(body, Some(room)).await?;
             *self = Self::Here(Some(bytes), share);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing to wait for.
+    pub fn is_here(&self) -> bool {
+        match self {
+            Self::Coming(body) => body.is_end_stream(),
+            Self::Here(..) => true,
+        }
     }
 }
 

@@ -349,6 +349,24 @@ impl<'a> Exchange<'a> {
         self.authorize_path()
     }
 
+    /// Seats and authorizes a request of `user`. One whose body is still coming is authorized first, and waits for the
+    /// rest of it without a seat, which would be kept from others.
+    pub async fn enter(
+        &mut self,
+        user: &User,
+        attributes: &Attributes<'_>,
+        width: u32,
+    ) -> Result<(), ApiError> {
+        if self.body.is_here() {
+            self.flow.take_seat(self.state, user, attributes, width).await?;
+            return self.authorize(user, attributes);
+        }
+        self.flow.classify(self.state, user, attributes);
+        self.authorize(user, attributes)?;
+        self.body.gather(&self.state.room).await?;
+        self.flow.take_seat(self.state, user, attributes, width).await
+    }
+
     /// Asks for a path that is not a resource's.
     pub fn authorize_path(&self) -> Result<(), ApiError> {
         self.authorize(&self.user, &self.path_attributes())

@@ -64,24 +64,19 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
         notes: Some(exchange.notes),
     };
     let field_selector = match verb {
-        "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector"),
-        _ => "",
+        "list" | "watch" | "deletecollection" => exchange.query.text("fieldSelector").to_owned(),
+        _ => String::new(),
     };
-    let named = FieldSelector::parse(field_selector).unwrap_or_default();
+    let named = FieldSelector::parse(&field_selector).unwrap_or_default();
     let name = named.required("metadata.name").filter(|_| verb != "deletecollection");
     let attributes = call.attributes(verb, &place.subresource);
     let name = name.unwrap_or(attributes.name);
-    let attributes = Attributes { name, field_selector, ..attributes };
-    let is_seated = !is_long_running(verb, &place.subresource);
-    if is_seated {
-        exchange.flow.classify(exchange.state, &user, &attributes);
-    }
-    exchange.authorize(&user, &attributes)?;
-    if is_seated {
-        // While it waits for the rest of its body it keeps no seat from others.
-        exchange.body.gather(&exchange.state.room).await?;
+    let attributes = Attributes { name, field_selector: &field_selector, ..attributes };
+    if is_long_running(verb, &place.subresource) {
+        exchange.authorize(&user, &attributes)?;
+    } else {
         let width = width(&exchange, &call, verb);
-        exchange.flow.take_seat(exchange.state, &user, &attributes, width).await?;
+        exchange.enter(&user, &attributes, width).await?;
     }
     match place.subresource.as_str() {
         "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,

@@ -317,20 +317,16 @@ async fn enter(exchange: &mut Exchange<'_>) -> Result<(), ApiError> {
         ..Attributes::default()
     };
     let user = exchange.user.clone();
-    exchange.flow.classify(exchange.state, &user, &attributes);
-    exchange.authorize(&user, &attributes)?;
     if upstream::is_upgrade(&exchange.parts.headers) {
-        return Ok(());
+        return exchange.authorize(&user, &attributes);
     }
     let is_short = exchange.body.size_hint().upper().is_some_and(|len| len <= MAX_BODY_BYTES as u64);
     if is_short {
-        exchange.body.gather(&exchange.state.room).await?;
+        return exchange.enter(&user, &attributes, 1).await;
     }
     exchange.flow.take_seat(exchange.state, &user, &attributes, 1).await?;
-    if !is_short {
-        exchange.flow.stand_up();
-    }
-    Ok(())
+    exchange.flow.stand_up();
+    exchange.authorize(&user, &attributes)
 }
 
 #[cfg(test)]

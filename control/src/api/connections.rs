@@ -1,5 +1,7 @@
 //! What connections ask for, as admission is asked about them and may change it: `PodExecOptions` and its kin.
 
+use std::ops::Not;
+
 use serde::{Deserialize, Serialize};
 
 use super::query::Query;
@@ -15,13 +17,13 @@ use crate::{
 pub struct Options {
     pub api_version: String,
     pub kind: String,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "Not::not")]
     pub stdin: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "Not::not")]
     pub stdout: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "Not::not")]
     pub stderr: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "Not::not")]
     pub tty: bool,
     /// "" for the pod's only one.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -33,10 +35,6 @@ pub struct Options {
     /// What follows `proxy`, with its slash.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// Asks whether a connection to `subresource` may be made, and answers what it is to be; `path` is what follows `proxy`.

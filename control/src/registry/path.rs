@@ -443,9 +443,10 @@ impl Registry {
         if let Some(managers) = owners.settle(call, entry, &draft.json, now)? {
             draft = draft.with_managed_fields(managers.as_bytes());
         }
-        let turn = match quota::may_grow(new) {
-            true => self.0.admission.turn(&self.store().snapshot(), call, false).await,
-            false => None,
+        let turn = if quota::may_grow(new) {
+            self.0.admission.turn(&self.store().snapshot(), call, false).await
+        } else {
+            None
         };
         let charges =
             quota::charge(&self.store().snapshot(), turn.as_ref(), call, new, Some(old), now)?.in_turn(turn);

@@ -161,8 +161,9 @@ fn endpoint(store: &Store, namespace: &str, name: &str, port: i32) -> Result<(St
 /// The addresses of a slice that serve, at its port of this name.
 fn ready(slice: &EndpointSlice, port_name: &str) -> Vec<(String, u16)> {
     let ports = slice.ports.iter().flatten();
-    let port = ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name);
-    let Some(port) = port.filter_map(|port| u16::try_from(port.port?).ok()).next() else { return Vec::new() };
+    let mut ports = ports.filter(|port| port.name.as_deref().unwrap_or_default() == port_name);
+    let port = ports.find_map(|port| u16::try_from(port.port?).ok());
+    let Some(port) = port else { return Vec::new() };
     let is_ready = |of: &&Endpoint| of.conditions.as_ref().and_then(|of| of.ready).unwrap_or(true);
     let endpoints = slice.endpoints.iter().flatten().filter(is_ready);
     endpoints.filter_map(|of| Some((of.addresses.first()?.clone(), port))).collect()

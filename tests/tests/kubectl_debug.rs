@@ -52,6 +52,12 @@ async fn a_running_pod_is_debugged_with_containers_of_its_own() {
         let said = kubectl.run(&["exec", pod, "-c", "clock", "--", "worker", "primes", "10"]).ok();
         assert_eq!(said, "counting primes below 10\nthere are 4\n");
 
+        // One that is attached to says what it says here, too.
+        let attached =
+            ["debug", pod, "-i", "--image=worker:v1", "-c", "said", "--arguments-only", "--", "tick", "3"];
+        let said = kubectl.run(&attached).ok();
+        assert!(said.ends_with("tick 3\n"), "{said}");
+
         // One without an image says so, and the pod goes on.
         debug("lost", "localhost:1/nobody:v1", &[]);
         eventually("it waits for its image", async || {

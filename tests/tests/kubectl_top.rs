@@ -1,6 +1,10 @@
 //! `kubectl top`, and the API behind it: figures of what wasm containers and their node really use.
 
-use naru_tests::{Cluster, Kubectl, api::Api, eventually, write_guest};
+use naru_tests::{
+    Cluster, Kubectl,
+    api::{Api, PROTOBUF},
+    eventually, write_guest,
+};
 use serde_json::Value;
 
 /// Computes for ever, with 10 MiB of memory.
@@ -130,6 +134,11 @@ async fn check_api(kubectl: &Kubectl, api: &Api) {
     assert_eq!((&nodes["kind"], &nodes["metadata"]), (&"NodeMetricsList".into(), &serde_json::json!({})));
     let usage = &nodes["items"][0]["usage"];
     assert!(usage["cpu"].is_string() && usage["memory"].is_string(), "{nodes}");
+    for path in [format!("{METRICS}/nodes"), format!("{METRICS}/namespaces/default/pods/burner")] {
+        let reply = api.get_as(&path, PROTOBUF).await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, PROTOBUF), "{path}");
+        assert!(reply.bytes.starts_with(b"k8s\0"), "{path}");
+    }
     let table = kubectl.run(&["get", "pods.metrics.k8s.io"]).ok();
     assert!(table.starts_with("NAME "), "{table}");
     assert_eq!(

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     body::Body,
     encoding::Encoding,
-    handler::{Exchange, json_response},
+    handler::{Exchange, encoded_response, json_response},
     list, resources,
     select::Filter,
 };
@@ -34,7 +34,7 @@ pub async fn answer(
     call: &Call<'_>,
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let (form, _) = resources::negotiate(&exchange, served)?;
+    let (form, encoding) = resources::negotiate(&exchange, served)?;
     let state = exchange.state;
     // The resource of which figures are told: `nodes` or `pods`, too, but of the core group.
     let source = served.info.plural;
@@ -53,9 +53,18 @@ pub async fn answer(
     } else {
         let usages = state.resource_metrics.usages().await;
         let scope = Scope { resource: source.into(), ..filter.scope.clone() };
-        let chosen = view.range(&scope, None).filter(|of| filter.matches(of));
-        let entries = chosen.filter_map(|of| entry(served, &of, &usages).transpose());
-        list::answer(served, (form, Encoding::Json), entries.collect::<Result<_, _>>()?, json!({})).await?
+        let of = served.clone();
+        // Much work for many pods, which must not hold up a thread that serves others.
+        let made = tokio::task::spawn_blocking(move || {
+            let chosen = view.range(&scope, None).filter(|of| filter.matches(of));
+            chosen.filter_map(|source| entry(&of, &source, &usages).transpose()).collect::<Result<_, _>>()
+        });
+        let entries = made.await.map_err(|error| ApiError::Internal(error.to_string()))??;
+        let body = list::answer(served, (form, encoding), entries, json!({})).await?;
+        if encoding == Encoding::Protobuf {
+            return Ok(encoded_response(encoding.content_type(), body));
+        }
+        body
     };
     Ok(json_response(StatusCode::OK, body))
 }

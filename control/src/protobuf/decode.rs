@@ -1,7 +1,7 @@
 //! From protobuf to JSON.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{
@@ -143,6 +143,7 @@ fn special(kind: Kind, bytes: &[u8]) -> Result<Value> {
         Kind::MicroTime => {
             time(numbers[1], numbers[2])?.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string().into()
         }
+        Kind::Duration => naru_model::duration::go(SignedDuration::from_nanos(numbers[1])).into(),
         Kind::Quantity => text_of(first)?.into(),
         Kind::IntOrString if numbers[1] == 0 => i64::from(numbers[2] as i32).into(),
         Kind::IntOrString => text_of(first)?.into(),

@@ -75,6 +75,8 @@ pub enum Kind {
     Base64,
     Time,
     MicroTime,
+    /// Nanoseconds in a message's first field; as Go prints them in JSON.
+    Duration,
     Quantity,
     IntOrString,
     /// JSON in a message's first field.
@@ -119,6 +121,7 @@ fn parse_field(line: &'static str) -> Option<(u32, Field)> {
         "y" => Kind::Base64,
         "T" => Kind::Time,
         "M" => Kind::MicroTime,
+        "D" => Kind::Duration,
         "Q" => Kind::Quantity,
         "I" => Kind::IntOrString,
         "R" => Kind::Raw,

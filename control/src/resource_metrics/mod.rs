@@ -34,12 +34,22 @@ use crate::{
 use exposition::Reading;
 pub use usage::{Amounts, ContainerUsage, Measured, Usages};
 
-/// Between two readings of a node.
-const RESOLUTION: Duration = Duration::from_secs(15);
-/// Between the first two.
-const FIRST_WINDOW: Duration = Duration::from_secs(1);
-/// How long reading goes on after the last question.
-const INTEREST: Duration = Duration::from_mins(5);
+/// When nodes are read.
+#[derive(Debug, Clone, Copy)]
+struct Rhythm {
+    /// Between two readings of a node.
+    resolution: Duration,
+    /// Between the first two.
+    first_window: Duration,
+    /// How long reading goes on after the last question.
+    interest: Duration,
+}
+
+const RHYTHM: Rhythm = Rhythm {
+    resolution: Duration::from_secs(15),
+    first_window: Duration::from_secs(1),
+    interest: Duration::from_mins(5),
+};
 /// How long one agent may take.
 const AGENT_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a question waits for the first figures.
@@ -55,6 +65,7 @@ const PATH: &str = "/metrics/resource";
 pub struct ResourceMetrics {
     store: Store,
     nodes: NodeClient,
+    rhythm: Rhythm,
     /// Guards one value.
     asked_at: Mutex<Option<Instant>>,
     wanted: Notify,
@@ -68,6 +79,7 @@ impl ResourceMetrics {
         Self {
             store,
             nodes,
+            rhythm: RHYTHM,
             asked_at: Mutex::default(),
             wanted: Notify::new(),
             usages: watch::Sender::new(None),
@@ -100,7 +112,7 @@ impl ResourceMetrics {
 
     async fn read_while_wanted(&self, shutdown: &CancellationToken) {
         let mut readings = HashMap::new();
-        let mut pause = FIRST_WINDOW;
+        let mut pause = self.rhythm.first_window;
         let mut is_first = true;
         while self.is_wanted() {
             let last = self.read(shutdown).await;
@@ -109,13 +121,13 @@ impl ResourceMetrics {
                 self.usages.send_replace(Some(Arc::new(usages)));
             }
             keep(&mut readings, last, Timestamp::now());
-            tokio::time::sleep(std::mem::replace(&mut pause, RESOLUTION)).await;
+            tokio::time::sleep(std::mem::replace(&mut pause, self.rhythm.resolution)).await;
         }
     }
 
     fn is_wanted(&self) -> bool {
         let asked_at = *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        asked_at.is_some_and(|asked_at| asked_at.elapsed() < INTEREST)
+        asked_at.is_some_and(|asked_at| asked_at.elapsed() < self.rhythm.interest)
     }
 
     /// What every ready node tells now, by its name. A node that does not answer is left out.
@@ -160,4 +172,34 @@ impl ResourceMetrics {
 fn keep(readings: &mut HashMap<String, Reading>, newer: HashMap<String, Reading>, now: Timestamp) {
     readings.extend(newer);
     readings.retain(|_, reading| now.duration_since(reading.taken_at) < MAX_WINDOW);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::pki::Pki;
+
+    #[tokio::test]
+    async fn nodes_are_read_only_while_somebody_asks() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let pki = Pki::open(folder.path(), &["localhost".into()]).expect("certificates");
+        let nodes = NodeClient::new(&pki.kubelet_client).expect("a client");
+        let metrics = ResourceMetrics::new(Store::in_memory(), nodes);
+        let pause = Duration::from_millis(2);
+        let rhythm = Rhythm { resolution: pause, first_window: pause, interest: Duration::from_millis(50) };
+        let metrics = Arc::new(ResourceMetrics { rhythm, ..metrics });
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(metrics.clone().run(shutdown.clone()));
+        let mut seen = metrics.usages.subscribe();
+        assert!(seen.borrow_and_update().is_none());
+
+        for _ in 0..2 {
+            assert_eq!(*metrics.usages().await, Usages::default());
+            // It ends by itself, and begins again with the next question.
+            let ended = tokio::time::timeout(PATIENCE, seen.wait_for(Option::is_none)).await;
+            ended.expect("in time").expect("it runs");
+        }
+        shutdown.cancel();
+        running.await.expect("it ended");
+    }
 }

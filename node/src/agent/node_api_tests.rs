@@ -131,6 +131,8 @@ async fn the_api_server_reads_logs_and_others_do_not() {
     for (who, path, expected) in [
         (None, "/healthz", (200, "ok")),
         (None, "/containerLogs/shop/web/c", (401, "Unauthorized\n")),
+        (None, "/metrics/resource", (401, "Unauthorized\n")),
+        (Some("system:nodes"), "/metrics/resource", (403, "Forbidden\n")),
         (Some("system:nodes"), "/containerLogs/shop/web/c", (403, "Forbidden\n")),
         (masters, "/containerLogs/shop/web/c", (200, "one\ntwo\n")),
         (masters, "/containerLogs/shop/web/c?tailLines=1&follow=true", (200, "two\n")),
@@ -150,6 +152,8 @@ async fn the_api_server_reads_logs_and_others_do_not() {
         let (code, body) = world.get(who, path).await;
         assert_eq!((code, body.as_str()), expected, "{path}");
     }
+    let (code, metrics) = world.get(masters, "/metrics/resource").await;
+    assert!(code == 200 && metrics.contains("\nnode_cpu_usage_seconds_total "), "{metrics}");
     let (code, pods) = world.get(masters, "/pods").await;
     assert!(code == 200 && pods.contains("\"name\":\"web\""), "{pods}");
 }

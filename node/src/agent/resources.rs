@@ -70,7 +70,8 @@ const MIN_QUOTA_MICROS: i64 = 1000;
 
 /// CPU shares from the request (else the limit), quota and memory from the limits.
 pub fn cri_resources(container: &Container) -> cri::LinuxContainerResources {
-    let resources = container.resources.clone().unwrap_or_default();
+    let empty = ResourceRequirements::default();
+    let resources = container.resources.as_ref().unwrap_or(&empty);
     let cpu = |list: &Option<BTreeMap<String, Quantity>>| {
         list.as_ref().and_then(|list| list.get("cpu")).and_then(millis).map(|value| value as i64)
     };

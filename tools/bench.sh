@@ -14,6 +14,6 @@ for bench in startup deployment api http; do
   cargo bench --locked -p naru-tests --bench "$bench"
 done
 # These print their tables only. What was chosen by those of the log is explained in docs/PERFORMANCE.md, "Raft log".
-for bench in raft_log scheduler; do
+for bench in raft_log scheduler fairness admission; do
   cargo bench --locked -p naru-control --bench "$bench"
 done

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod authenticator;
+mod der; // What certificates need beyond their library.
 mod node;
 pub mod pki;
 pub mod rbac;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use aes::{Aes128, Aes192, Aes256};
+use cbc::cipher::{BlockDecryptMut as _, BlockEncryptMut as _, KeyIvInit as _, block_padding::Pkcs7};
 use crypto_secretbox::{
     KeyInit as _, XSalsa20Poly1305,
     aead::{Aead as _, generic_array::GenericArray},
@@ -23,9 +25,12 @@ pub enum Provider {
 pub enum Cipher {
     AesGcm(Box<LessSafeKey>),
     SecretBox(Box<XSalsa20Poly1305>),
+    /// The key.
+    AesCbc(Vec<u8>),
 }
 
 const SECRETBOX_NONCE: usize = 24;
+const CBC_BLOCK: usize = 16;
 
 impl Cipher {
     /// AES in Galois/counter mode with a random nonce. Of the key lengths that Kubernetes takes, ring lacks 24 bytes.
@@ -37,6 +42,16 @@ impl Cipher {
         };
         let key = UnboundKey::new(algorithm, secret).map_err(|_| "cannot be used".to_owned())?;
         Ok(Self::AesGcm(Box::new(LessSafeKey::new(key))))
+    }
+
+    /// AES in cipher block chaining mode with a random first block and PKCS#7 padding. It hides values, but does not notice
+    /// that somebody changed them, or put one in the place of another: it is here for who must read what it wrote, or is
+    /// told to use it.
+    pub fn aes_cbc(secret: &[u8]) -> Result<Self, String> {
+        match secret.len() {
+            16 | 24 | 32 => Ok(Self::AesCbc(secret.to_vec())),
+            len => Err(format!("has {len} bytes: aescbc takes keys of 16, 24 or 32")),
+        }
     }
 
     /// XSalsa20 and Poly1305.
@@ -84,6 +99,12 @@ impl Provider {
                     .expect("objects are far smaller than what XSalsa20 takes");
                 sealed.extend_from_slice(&text);
             }
+            Cipher::AesCbc(key) => {
+                let mut first = [0; CBC_BLOCK];
+                rand::rng().fill_bytes(&mut first);
+                sealed.extend_from_slice(&first);
+                sealed.extend_from_slice(&cbc_encrypted(key, &first, plain));
+            }
         }
         Cow::Owned(sealed)
     }
@@ -106,8 +127,41 @@ impl Provider {
                 let text = cipher.decrypt(GenericArray::from_slice(nonce), text).ok()?;
                 unbound(place, text)
             }
+            Cipher::AesCbc(key) => {
+                let (first, text) = body.split_first_chunk::<CBC_BLOCK>()?;
+                cbc_decrypted(key, first, text)
+            }
         }
     }
+}
+
+/// Encryptor or decryptor by the length of the key, which was checked.
+macro_rules! cbc_of {
+    ($mode:ident, $key:expr, $first:expr, |$cipher:ident| $work:expr) => {
+        match $key.len() {
+            16 => {
+                let $cipher = cbc::$mode::<Aes128>::new_from_slices($key, $first).expect("the lengths fit");
+                $work
+            }
+            24 => {
+                let $cipher = cbc::$mode::<Aes192>::new_from_slices($key, $first).expect("the lengths fit");
+                $work
+            }
+            _ => {
+                let $cipher = cbc::$mode::<Aes256>::new_from_slices($key, $first).expect("the lengths fit");
+                $work
+            }
+        }
+    };
+}
+
+fn cbc_encrypted(key: &[u8], first: &[u8; CBC_BLOCK], plain: &[u8]) -> Vec<u8> {
+    cbc_of!(Encryptor, key, first, |cipher| cipher.encrypt_padded_vec_mut::<Pkcs7>(plain))
+}
+
+/// `None` where the last block does not end as it must.
+fn cbc_decrypted(key: &[u8], first: &[u8; CBC_BLOCK], text: &[u8]) -> Option<Vec<u8>> {
+    cbc_of!(Decryptor, key, first, |cipher| cipher.decrypt_padded_vec_mut::<Pkcs7>(text).ok())
 }
 
 /// A secret box has nowhere to put what is authenticated but not encrypted, so the place goes inside.

@@ -43,7 +43,7 @@ struct FileProvider {
     aesgcm: Option<Keys>,
     secretbox: Option<Keys>,
     identity: Option<Value>,
-    aescbc: Option<Value>,
+    aescbc: Option<Keys>,
     kms: Option<Value>,
 }
 
@@ -142,19 +142,15 @@ impl Rule {
 impl FileProvider {
     /// A provider for each key, with what tells it from others.
     fn into_providers(self) -> Result<Vec<(Provider, String)>, String> {
-        if self.aescbc.is_some() {
-            return Err(
-                ".aescbc: is not offered, as it does not notice changed data; use aesgcm or secretbox".into(),
-            );
-        }
         if self.kms.is_some() {
             return Err(".kms: is not offered; use aesgcm or secretbox".into());
         }
-        match (self.aesgcm, self.secretbox, self.identity) {
-            (Some(keys), None, None) => keys.into_providers("aesgcm", Cipher::aes_gcm),
-            (None, Some(keys), None) => keys.into_providers("secretbox", Cipher::secretbox),
-            (None, None, Some(_)) => Ok(vec![(Provider::Identity, "identity".into())]),
-            _ => Err(": exactly one of aesgcm, secretbox and identity must be given".into()),
+        match (self.aesgcm, self.aescbc, self.secretbox, self.identity) {
+            (Some(keys), None, None, None) => keys.into_providers("aesgcm", Cipher::aes_gcm),
+            (None, Some(keys), None, None) => keys.into_providers("aescbc", Cipher::aes_cbc),
+            (None, None, Some(keys), None) => keys.into_providers("secretbox", Cipher::secretbox),
+            (None, None, None, Some(_)) => Ok(vec![(Provider::Identity, "identity".into())]),
+            _ => Err(": exactly one of aesgcm, aescbc, secretbox and identity must be given".into()),
         }
     }
 }

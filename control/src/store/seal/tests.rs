@@ -18,6 +18,10 @@ fn secretbox(name: &str, secret: &str) -> String {
     aesgcm(name, secret).replace("aesgcm", "secretbox")
 }
 
+fn aescbc(name: &str, secret: &str) -> String {
+    aesgcm(name, secret).replace("aesgcm", "aescbc")
+}
+
 const LONG: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
@@ -57,6 +61,28 @@ fn what_was_sealed_is_opened_and_says_who_wrote_it() {
         }
         assert!(sealer.unseal(&key("secrets"), &sealed[..prefix.len() + 4]).is_err());
     }
+}
+
+#[test]
+fn cipher_block_chaining_hides_values_as_kubernetes_does() {
+    for len in [16, 24, 32] {
+        let sealer = sealer("secrets", &[&aescbc("k1", &LONG[..len])]);
+        let sealed = sealer.seal(&key("secrets"), JSON);
+        assert!(sealed.starts_with(b"k8s:enc:aescbc:v1:k1:") && sealed != sealer.seal(&key("secrets"), JSON));
+        assert!(!sealed.windows(8).any(|window| window == b"password"));
+        assert_eq!(sealer.unseal(&key("secrets"), &sealed), Ok(Some(JSON.to_vec())));
+        for cut in 1..=16 {
+            assert!(sealer.unseal(&key("secrets"), &sealed[..sealed.len() - cut]).is_err());
+        }
+    }
+    // `openssl enc -aes-256-cbc` with a key of the bytes 0 to 31 and a first block of the bytes 15 to 0.
+    let secret: Vec<u8> = (0..32).collect();
+    let provider = format!("aescbc: {{keys: [{{name: k1, secret: {}}}]}}", BASE64.encode(secret));
+    let mut stored = b"k8s:enc:aescbc:v1:k1:".to_vec();
+    stored.extend((0..16).rev());
+    stored.extend(BASE64.decode("6YKt4KY05KcUc/b/FneyyUSEeZMPSSPCc41M2c+VJoQ=").expect("base64"));
+    let opened = sealer("secrets", &[&provider]).unseal(&key("secrets"), &stored);
+    assert_eq!(opened, Ok(Some(b"the price of tea is 3".to_vec())));
 }
 
 #[test]
@@ -115,7 +141,8 @@ fn a_bad_file_is_explained_without_showing_secrets() {
     let refused = |text: &str| Keyring::parse(text).err().expect("refused");
     for (providers, expected) in [
         (&[][..], "resources[0].providers: at least one provider"),
-        (&["aescbc: {keys: []}"], "providers[0].aescbc: is not offered"),
+        (&["aescbc: {keys: []}"], "providers[0].aescbc.keys: at least one key must be given"),
+        (&[&aescbc("k1", "short")], "secret: has 5 bytes: aescbc takes keys of 16, 24 or 32"),
         (&["kms: {name: x}"], "providers[0].kms: is not offered"),
         (&["identity: {}", "aesgcm: {keys: []}"], "providers[1].aesgcm.keys: at least one key"),
         (&["aesgcm: {keys: [{name: a, secret: '%%hush%%'}]}"], "aesgcm.keys[0].secret: must be base64"),

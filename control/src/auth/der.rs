@@ -8,17 +8,18 @@ const BIT_STRING: u8 = 0x03;
 
 /// A value with its tag and length; `parts` are its content.
 pub fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let content = parts.concat();
     let mut bytes = vec![tag];
-    match u8::try_from(len) {
+    match u8::try_from(content.len()) {
         Ok(short) if short < 0x80 => bytes.push(short),
         _ => {
-            let digits: Vec<u8> = len.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+            let len = content.len().to_be_bytes();
+            let digits: Vec<u8> = len.into_iter().skip_while(|byte| *byte == 0).collect();
             bytes.push(0x80 | digits.len() as u8);
             bytes.extend_from_slice(&digits);
         }
     }
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes.extend_from_slice(&content);
     bytes
 }
 

@@ -67,6 +67,15 @@ impl Requested {
     }
 }
 
+/// That `der` is a signing request, signed with its own key. What it asks for is the signer's to judge.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_request(der: &[u8]) -> Result<(), String> {
+    let (_, request) = X509CertificationRequest::from_der(der).map_err(|error| format!("asn1: {error}"))?;
+    request.verify_signature().map_err(|error| format!("x509: {error}"))
+}
+
 fn alternative(name: &GeneralName<'_>) -> Option<SanType> {
     Some(match name {
         GeneralName::DNSName(name) => SanType::DnsName((*name).try_into().ok()?),
@@ -222,7 +231,13 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_not_signed() {
         let two = vec![together(COMMON_NAME, &["jane"]), together(COMMON_NAME, &["system:node:a"])];
-        assert!(Requested::parse(request(&two, &[]).as_bytes()).is_none());
+        let two = request(&two, &[]);
+        assert!(Requested::parse(two.as_bytes()).is_none());
+        let der = CertificateSigningRequestDer::from_pem_slice(two.as_bytes()).expect("PEM");
+        assert_eq!(check_request(&der), Ok(()), "another signer may understand it");
+        let mut forged = der.to_vec();
+        *forged.last_mut().expect("it is not empty") ^= 1;
+        assert!(check_request(&forged).is_err() && check_request(b"").is_err());
         // A BMPString.
         let value = [der::element(0x06, &[ORGANIZATION]), der::element(0x1e, &[&[0, b'a']])].concat();
         let odd = der::element(0x31, &[&der::element(0x30, &[&value])]);

@@ -14,8 +14,7 @@ use naru_model::{
     ResourceInfo,
     validation::{FieldErrors, Path, names},
 };
-use rcgen::CertificateSigningRequestParams;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -25,6 +24,7 @@ use super::{
     podspec::OrEmpty,
     text,
 };
+use crate::auth::signing::check_request;
 
 pub struct SigningRequests;
 pub struct TrustBundles;
@@ -157,15 +157,10 @@ impl Kind for SigningRequests {
 
     fn validate(&self, request: &CertificateSigningRequest, errors: &mut FieldErrors) {
         let (spec, path) = (&request.spec, Path::new("spec"));
-        let text = String::from_utf8_lossy(&spec.request.0);
-        if let Err(error) = CertificateSigningRequestParams::from_pem(&text)
-            && !matches!(error, rcgen::Error::UnsupportedExtension)
-        {
-            let detail = if text.contains("BEGIN CERTIFICATE REQUEST") {
-                format!("asn1: {error}")
-            } else {
-                "PEM block type must be CERTIFICATE REQUEST".to_owned()
-            };
+        let checked = CertificateSigningRequestDer::from_pem_slice(&spec.request.0)
+            .map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())
+            .and_then(|der| check_request(&der));
+        if let Err(detail) = checked {
             errors.invalid(&path.child("request"), json!(spec.request), &detail);
         }
         let usages = spec.usages.or_empty();

@@ -8,8 +8,9 @@ use k8s_openapi::{
 };
 
 use super::{
+    Call,
     managed::Owners,
-    path::{Call, Outcome, Refusal, Registry, damaged, is_finished, release},
+    path::{Outcome, Refusal, Registry, damaged, is_finished, release},
 };
 use crate::{
     ApiError,

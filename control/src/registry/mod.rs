@@ -9,7 +9,9 @@ pub mod allocation;
 mod apiservice;
 mod apply;
 pub mod autoscaler;
+mod call; // Who does what to which object.
 pub mod certificates;
+mod checks; // What a new state must satisfy, whatever its kind.
 mod conditions; // `metav1.Condition`.
 pub mod configmap;
 pub mod controllerrevision;
@@ -75,11 +77,12 @@ mod webhook_client; // Where webhooks are called.
 mod workload; // Pod templates, and selectors that fit them.
 
 pub use apply::Configuration;
+pub use call::{Call, Part};
 pub use delete::Deleted;
 pub use erased::{AnyObject, ErasedKind};
 pub use kind::{Column, Context, Kind, Scale};
 pub use kinds::{Kinds, Served};
 pub(crate) use patch::apply as apply_patch;
-pub use path::{Call, Outcome, Part, Registry};
+pub use path::{Outcome, Registry};
 pub use prepare::{Preparation, Stage};
 pub(crate) use subresource::scale_value;

@@ -22,9 +22,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    AnyObject, Context, Kinds, Served,
+    AnyObject, Call, Context, Kinds, Part,
     allocation::{Claim, Pools},
-    decode::FieldValidation,
+    checks::{check_identity, check_update, validate_name},
     managed::{self, Owners},
     prepare::{self, Preparation, Stage, generated_name, new_uid},
 };
@@ -35,9 +35,8 @@ use crate::{
         matching::Operation,
         quota::{self, Charges, InLine},
     },
-    audit::{Audit, Level},
+    audit::Audit,
     auth::{Attributes, Authorizer, User},
-    notes::Notes,
     settings::ClusterSettings,
     store::{Change, Draft, Entry, Key, Op, Precondition, Revision, Snapshot, Store, StoreError},
 };
@@ -63,52 +62,6 @@ struct Inner {
     authorizer: Arc<Authorizer>,
     /// Set before anything is served, if at all.
     audit: OnceLock<Arc<Audit>>,
-}
-
-/// Who does something to which object or collection.
-#[derive(Clone, Copy)]
-pub struct Call<'a> {
-    pub user: &'a User,
-    pub served: &'a Served,
-    /// "" for cluster-scoped objects and for collections of all namespaces.
-    pub namespace: &'a str,
-    /// "" for collections, and on create.
-    pub name: &'a str,
-    /// Whose the fields are that a write changes: the client's name for itself.
-    pub manager: &'a str,
-    pub dry_run: bool,
-    pub validation: FieldValidation,
-    /// Where warnings and annotations go; `None` where nobody reads them.
-    pub notes: Option<&'a Notes>,
-}
-
-/// The part of an object that an update is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    Whole,
-    Status,
-    /// The verdict on a certificate signing request.
-    Approval,
-    /// `spec.finalizers` of a namespace.
-    Finalize,
-    /// A part of the spec that a subresource of this name changes (`ephemeralcontainers`, `resize`).
-    Spec(&'static str),
-    /// The number of replicas; otherwise as the whole.
-    Scale,
-}
-
-impl Part {
-    /// The subresource's name, "" for the whole.
-    pub fn subresource(self) -> &'static str {
-        match self {
-            Self::Whole => "",
-            Self::Status => "status",
-            Self::Approval => "approval",
-            Self::Finalize => "finalize",
-            Self::Spec(name) => name,
-            Self::Scale => "scale",
-        }
-    }
 }
 
 /// What a write answers.
@@ -475,77 +428,6 @@ impl Registry {
     }
 }
 
-impl<'a> Call<'a> {
-    /// A call of code of the control plane: not a dry run, no field is checked for being known.
-    pub fn of(user: &'a User, served: &'a Served, namespace: &'a str, name: &'a str) -> Self {
-        let (manager, validation) = (managed::component(&user.name), FieldValidation::Ignore);
-        Self { user, served, namespace, name, manager, dry_run: false, validation, notes: None }
-    }
-}
-
-impl Call<'_> {
-    /// Tells the client something that keeps nothing from being done.
-    pub fn warn<T: Into<String>>(&self, texts: impl IntoIterator<Item = T>) {
-        if let Some(notes) = self.notes {
-            texts.into_iter().for_each(|text| notes.warn(text));
-        }
-    }
-    /// Whether what is noted for the audit log leads anywhere.
-    pub fn is_recorded(&self) -> bool {
-        self.notes.is_some_and(Notes::is_recorded)
-    }
-    /// Notes something for the audit log, where events of `level` and above show it; `annotation` makes key and value,
-    /// and is not asked where nobody wants them.
-    pub fn annotate(&self, level: Level, annotation: impl FnOnce() -> (String, String)) {
-        if let Some(notes) = self.notes.filter(|notes| notes.is_recorded()) {
-            let (key, value) = annotation();
-            notes.annotate(level, key, value);
-        }
-    }
-    pub fn key(&self) -> Key {
-        Key::new(&self.served.storage, self.namespace, self.name)
-    }
-    pub fn not_found(&self) -> ApiError {
-        ApiError::NotFound { resource: self.served.qualified.clone(), name: self.name.into() }
-    }
-    pub fn already_exists(&self, name: &str) -> ApiError {
-        ApiError::AlreadyExists { resource: self.served.qualified.clone(), name: name.into() }
-    }
-    pub fn conflict(&self, message: impl Into<String>) -> ApiError {
-        ApiError::Conflict {
-            resource: self.served.qualified.clone(),
-            name: self.name.into(),
-            message: message.into(),
-        }
-    }
-    pub fn modified(&self) -> ApiError {
-        self.conflict(
-            "the object has been modified; please apply your changes to the latest version and try again",
-        )
-    }
-    pub fn invalid(&self, name: &str, errors: FieldErrors) -> ApiError {
-        ApiError::Invalid { kind: self.served.qualified_kind.clone(), name: name.into(), errors: errors.0 }
-    }
-    pub fn check(&self, name: &str, errors: FieldErrors) -> Result<(), ApiError> {
-        if errors.is_empty() { Ok(()) } else { Err(self.invalid(name, errors)) }
-    }
-    /// What this call does, for the authorizer.
-    pub fn attributes<'a>(&'a self, verb: &'a str, subresource: &'a str) -> Attributes<'a> {
-        let info = self.served.info;
-        // A namespace is in itself, so that who rules it may see it.
-        let is_namespace = info.plural == "namespaces" && info.group.is_empty();
-        Attributes {
-            verb,
-            group: info.group,
-            resource: info.plural,
-            subresource,
-            namespace: if is_namespace { self.name } else { self.namespace },
-            name: self.name,
-            ..Attributes::default()
-        }
-    }
-}
-
 /// What became of a transaction of which the first operation writes the object itself.
 fn first(
     outcome: Result<Vec<Option<Arc<Entry>>>, StoreError>,
@@ -581,87 +463,6 @@ pub(super) fn damaged(entry: &Entry, error: &serde_json::Error) -> ApiError {
 
 pub(super) fn draft(object: &dyn AnyObject) -> Result<Draft, ApiError> {
     object.draft().map_err(|error| ApiError::Internal(format!("cannot serialize the object: {error}")))
-}
-
-fn validate_name(call: &Call<'_>, meta: &ObjectMeta, errors: &mut FieldErrors) {
-    match meta.name.as_deref().unwrap_or_default() {
-        "" => errors
-            .required(&validation::Path::new("metadata").child("name"), "name or generateName is required"),
-        name => call.served.kind.validate_name(name, errors),
-    }
-}
-
-/// That the new state of a part is one that may follow the old one.
-fn check_update(
-    preparation: &Preparation<'_>,
-    object: &dyn AnyObject,
-    old: &dyn AnyObject,
-) -> Result<(), ApiError> {
-    let call = preparation.call;
-    let kind = &call.served.kind;
-    let mut errors = FieldErrors::default();
-    match preparation.part() {
-        Part::Whole | Part::Scale => {
-            validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-            kind.validate(object, &mut errors);
-            kind.validate_update(object, old, &mut errors);
-        }
-        Part::Status | Part::Approval => {
-            validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
-            kind.validate_status_update(object, old, &mut errors);
-        }
-        Part::Spec(name) => {
-            kind.validate(object, &mut errors);
-            kind.validate_part_update(name, object, old, &mut errors);
-        }
-        Part::Finalize => (),
-    }
-    call.check(call.name, errors)
-}
-
-/// That the new state is one of the object in the URL, and of the state that the client means.
-fn check_identity(call: &Call<'_>, entry: &Entry, meta: &ObjectMeta) -> Result<(), ApiError> {
-    let name = meta.name.as_deref().unwrap_or_default();
-    if name != call.name {
-        return Err(ApiError::BadRequest(if name.is_empty() {
-            "name must be provided".into()
-        } else {
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)
-        }));
-    }
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    if !namespace.is_empty() && namespace != call.namespace && call.served.info.namespaced {
-        return Err(ApiError::BadRequest(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
-            call.namespace
-        )));
-    }
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    if !uid.is_empty() && uid != entry.meta.uid {
-        return Err(call.conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            entry.meta.uid
-        )));
-    }
-    match meta.resource_version.as_deref().unwrap_or_default() {
-        "" | "0" if call.served.kind.requires_resource_version() => {
-            let mut errors = FieldErrors::default();
-            let path = validation::Path::new("metadata").child("resourceVersion");
-            errors.invalid(&path, Value::from(0), "must be specified for an update");
-            Err(call.invalid(call.name, errors))
-        }
-        "" | "0" => Ok(()),
-        version => match version.parse::<u64>() {
-            Err(_) => {
-                let mut errors = FieldErrors::default();
-                let path = validation::Path::new("metadata").child("resourceVersion");
-                errors.invalid(&path, version, "must be an unsigned integer");
-                Err(call.invalid(call.name, errors))
-            }
-            Ok(version) if version == entry.revision.0 => Ok(()),
-            Ok(_) => Err(call.modified()),
-        },
-    }
 }
 
 /// Whether a deleted object has nothing left that keeps it.

@@ -9,7 +9,6 @@ use naru_model::{
     ResourceInfo,
     validation::{FieldErrors, Path, names},
 };
-use rcgen::CertificateSigningRequestParams;
 use serde_json::{Value, json};
 use x509_parser::{
     certificate::Validity, certification_request::X509CertificationRequest, pem::Pem, prelude::FromDer as _,
@@ -23,6 +22,7 @@ use super::{
     podspec::OrEmpty,
     text,
 };
+use crate::auth::signing::check_request;
 
 pub struct PodCertificateRequests;
 
@@ -114,7 +114,7 @@ impl Kind for PodCertificateRequests {
         let (request, path) = (&spec.stub_pkc_s10_request.0, path.child("stubPKCS10Request"));
         if request.len() > MAX_REQUEST {
             errors.too_long(&path, MAX_REQUEST);
-        } else if CertificateSigningRequestParams::from_der(&request.as_slice().into()).is_err() {
+        } else if check_request(request).is_err() {
             // That it is signed by its own key is part of reading it.
             errors.invalid(
                 &path,

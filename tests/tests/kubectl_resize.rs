@@ -92,6 +92,17 @@ async fn a_running_container_gets_another_size() {
         resize(kubectl, &stays, "memory", "64Mi");
         eventually_has(kubectl, &stays, "100m 64Mi 0").await;
         eventually_told(kubectl, &stays, "PodResizeInProgress", "", "").await;
-        kubectl.run(&["delete", "pod", pod, &stays, "--grace-period=1", "--timeout=60s"]).ok();
+
+        // What does not fit beside another pod waits until that is gone.
+        let capacity =
+            kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[0].status.allocatable.cpu}"]).ok();
+        let nearly_all = format!("{}m", capacity.parse::<u32>().expect("whole CPUs") * 1000 - 50);
+        resize(kubectl, pod, "cpu", &nearly_all);
+        let why = "Node didn't have enough resource: cpu, requested: ";
+        eventually_told(kubectl, pod, "PodResizePending", "Deferred", why).await;
+        eventually_has(kubectl, pod, "200m 32Mi 1").await;
+        kubectl.run(&["delete", "pod", &stays, "--timeout=60s"]).ok();
+        eventually_has(kubectl, pod, &format!("{nearly_all} 32Mi 1")).await;
+        kubectl.run(&["delete", "pod", pod, "--timeout=60s"]).ok();
     }
 }

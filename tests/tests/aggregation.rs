@@ -126,6 +126,16 @@ spec:
         |name: &str| groups["groups"].as_array().is_some_and(|all| all.iter().any(|of| of["name"] == name));
     assert!(named("shop.example.com") && named("apps"), "{groups}");
 
+    // Clients keep its document for as long as its hash is the same.
+    let hash = || {
+        raw("/openapi/v3")["paths"]["apis/shop.example.com/v1"]["serverRelativeURL"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let first = hash().expect("it is listed");
+    assert!(first.starts_with("/openapi/v3/apis/shop.example.com/v1?hash="), "{first}");
+    assert_eq!(hash(), Some(first));
+
     // What a user may do there is asked here first.
     let refused = kubectl.run(&["get", "carts", "first", "--as=jane"]).refused();
     assert!(refused.contains("cannot get resource \"carts\" in API group \"shop.example.com\""), "{refused}");

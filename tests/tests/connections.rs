@@ -199,30 +199,8 @@ async fn to_connect_takes_the_right_to() {
     assert!(refused.contains("cannot get resource \"pods/proxy\""), "{refused}");
 }
 
-/// Sleeps for an hour; with arguments, copies its input to its output and exits with how many arguments it has, its name
-/// among them.
-const COPIES: &str = r#"(module
-    (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
-    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-    (memory (export "memory") 1)
-    (func (export "_start")
-        (drop (call $sizes (i32.const 0) (i32.const 4)))
-        (if (i32.eq (i32.load (i32.const 0)) (i32.const 1)) (then
-            (i32.store (i32.const 80) (i32.const 1))
-            (i64.store (i32.const 88) (i64.const 3600000000000))
-            (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 200)))))
-        (loop $next
-            (i32.store (i32.const 8) (i32.const 1024))
-            (i32.store (i32.const 12) (i32.const 4096))
-            (drop (call $read (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 16)))
-            (if (i32.load (i32.const 16)) (then
-                (i32.store (i32.const 12) (i32.load (i32.const 16)))
-                (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 20)))
-                (br $next))))
-        (call $exit (i32.load (i32.const 0)))))"#;
+/// Sleeps for an hour; with arguments, copies its input to its output and exits with how many it has, its name among them.
+const COPIES: &str = include_str!("../guests/copies.wat");
 
 /// A cluster with the pods `worker`, which ticks, and `copies`, which sleeps.
 fn with_commands() -> Cluster {
@@ -261,6 +239,31 @@ fn kubectl_runs_programs_and_tells_how_they_ended() {
 
         let refused = kubectl.run(&["exec", "worker", "-c", "nope", "--", "x"]).refused();
         assert!(refused.contains("container nope is not valid for pod worker"), "{refused}");
+    }
+}
+
+#[test]
+fn the_clients_of_other_languages_open_streams() {
+    let cluster = with_commands();
+    cluster.import_samples(&["hello"]);
+    let kubectl = cluster.kubectl();
+    kubectl.apply(WEB);
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]).ok();
+    for program in ["python_streams.py", "javascript_streams.mjs"] {
+        let said = cluster.client_program(program).ok();
+        assert!(said.ends_with("ok\n"), "{program}: {said}");
+    }
+}
+
+/// `kubectl cp` runs `tar` in the container. A wasm container runs its own module whatever the program is called, so that
+/// one which brings several tools under their names can answer to `tar`, too; others end with what they make of such
+/// arguments.
+#[test]
+fn a_copy_asks_the_module_for_tar() {
+    let cluster = with_commands();
+    for kubectl in cluster.kubectls() {
+        let refused = kubectl.run(&["cp", "worker:/etc/hosts", "/dev/null"]).refused();
+        assert!(refused.contains("command terminated with exit code 2"), "{refused}");
     }
 }
 

@@ -164,7 +164,7 @@ fn with_remotes(aggregator: &Aggregator, path: &str, document: Document) -> Resu
                 aggregator.add_groups(groups, None);
             }
         }
-        _ => aggregator.add_openapi(&mut value["paths"], &uuid::Uuid::new_v4().simple().to_string()),
+        _ => aggregator.add_openapi(&mut value["paths"]),
     }
     Ok(Document::new(&value))
 }

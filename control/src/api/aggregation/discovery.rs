@@ -36,10 +36,11 @@ impl Aggregator {
     }
 
     /// Adds to the index of `/openapi/v3`. What is there may change at any time, so it is never the same document.
-    pub fn add_openapi(&self, paths: &mut Value, revision: &str) {
+    pub fn add_openapi(&self, paths: &mut Value) {
         for remote in self.remotes().iter().filter(|remote| remote.resources.is_ok()) {
             let path = format!("apis/{}/{}", remote.group(), remote.version());
-            paths[&path] = json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={revision}") });
+            let hash = &remote.openapi_hash;
+            paths[&path] = json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") });
         }
     }
 }

@@ -16,6 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -143,16 +144,36 @@ impl Follower {
         let tls = tls(&spec, &self.aggregator.identity);
         let name = entry.meta.name.clone();
         let unknown = Err(Unavailable { reason: "", message: String::new() });
-        let mut remote = Remote { name, spec, tls, resources: unknown };
-        remote.resources = self.ask(&remote).await;
+        let mut remote = Remote { name, spec, tls, resources: unknown, openapi_hash: String::new() };
+        remote.resources = self.resources(&remote).await;
+        if let Ok(resources) = &remote.resources {
+            remote.openapi_hash = self.openapi_hash(&remote, resources).await;
+        }
         self.tell(&service, &remote).await;
         Arc::new(remote)
     }
 
     /// Asks for the list of its resources, as proof of life.
-    async fn ask(&self, remote: &Remote) -> Result<Value, Unavailable> {
+    async fn resources(&self, remote: &Remote) -> Result<Value, Unavailable> {
+        self.ask(remote, &format!("/apis/{}/{}", remote.group(), remote.version())).await
+    }
+
+    /// The hash under which the other server itself offers its document; where it does not, what its resources come to.
+    async fn openapi_hash(&self, remote: &Remote, resources: &Value) -> String {
+        let index = self.ask(remote, "/openapi/v3").await.unwrap_or_default();
+        let entry = &index["paths"][format!("apis/{}/{}", remote.group(), remote.version())];
+        let url = entry["serverRelativeURL"].as_str().unwrap_or_default();
+        match url.split_once("hash=").and_then(|(_, rest)| rest.split('&').next()) {
+            Some(hash) if !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                hash.into()
+            }
+            _ => hex::encode_upper(&Sha256::digest(resources.to_string())[..16]),
+        }
+    }
+
+    /// `GET path` of the other server, as JSON.
+    async fn ask(&self, remote: &Remote, path: &str) -> Result<Value, Unavailable> {
         let (server, authority) = remote.server(self.client.store())?;
-        let path = format!("/apis/{}/{}", remote.group(), remote.version());
         let url = format!("https://{}{path}", server.address());
         let failed = |why: String| {
             Unavailable::new("FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}"))
@@ -163,7 +184,7 @@ impl Follower {
         if let Ok(authority) = HeaderValue::try_from(authority) {
             headers.insert(header::HOST, authority);
         }
-        let mut request = Request::builder().uri(&path).body(Empty::<Bytes>::new());
+        let mut request = Request::builder().uri(path).body(Empty::<Bytes>::new());
         if let Ok(request) = &mut request {
             *request.headers_mut() = headers;
         }

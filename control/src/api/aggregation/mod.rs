@@ -67,6 +67,8 @@ pub struct Remote {
     tls: Result<Arc<ClientConfig>, String>,
     /// Its `APIResourceList` when it was asked last, or why it is not available.
     pub resources: Result<Value, Unavailable>,
+    /// By which clients know its OpenAPI document; the same for as long as that does not change.
+    pub openapi_hash: String,
 }
 
 /// Why requests for a group and version cannot be answered.

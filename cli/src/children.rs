@@ -109,11 +109,14 @@ fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
     command.spawn().context("cannot start the runtime")
 }
 
-/// Waits until the runtime of `child` answers on `socket`, or says why it won't.
+/// Waits until the runtime of `child` answers on `socket`, or says why it won't. One of a parent that was killed may
+/// still answer there while it ends.
 async fn wait_for_socket(socket: &Path, child: &mut Child) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        if UnixStream::connect(socket).await.is_ok() {
+        let server = UnixStream::connect(socket).await.and_then(|stream| stream.peer_cred());
+        let server = server.ok().and_then(|server| server.pid()).and_then(|pid| u32::try_from(pid).ok());
+        if server.is_some() && server == child.id() {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {

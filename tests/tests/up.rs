@@ -30,11 +30,17 @@ fn a_second_start_resumes_the_same_cluster() {
     let log = std::fs::read_to_string(cluster.data_dir().join("nodes/naru/runtime.log")).unwrap();
     assert!(!log.contains("WARN"), "{log}");
 
-    // The same after a crash.
+    // The same after a crash, also while the runtime of the killed process still ends its containers.
+    cluster.import_samples(&["worker"]);
+    kubectl.run(&["run", "worker", "--image=worker:v1", "--", "tick", "600"]).ok();
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/worker", "--timeout=30s"]).ok();
     cluster.kill();
     cluster.up();
     let kubectl = cluster.kubectl();
     assert_eq!(kubectl.run(&["get", "cm", "kept", "-o", "jsonpath={.metadata.uid}"]).ok(), uid);
+    let restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
+    kubectl.run(&["wait", restarted, "pod/worker", "--timeout=60s"]).ok();
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/worker", "--timeout=60s"]).ok();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,7 +73,7 @@ pub async fn watch(
         from.unwrap_or_default()
     };
     let events = match store.watch(filter.scope.clone(), start) {
-        Ok(events) => events,
+        Ok(events) => events.in_a_crowd(),
         Err(StoreError::Expired(_)) => return Ok(too_old(encoding, start).into()),
         Err(error) => return Err(error.into()),
     };

@@ -33,9 +33,10 @@ use crate::{
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// A client that has not sent the head of its request by then is dropped. HTTP/1 connections without a request are, too.
+/// A client that has not sent the head of its first request by then is dropped.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
-/// A connection that carries no request for so long is closed; as kube-apiserver does.
+/// A connection that carries no request for so long is closed, as kube-apiserver does; over HTTP/1 also one whose next
+/// request's head takes so long.
 const IDLE_DEADLINE: Duration = Duration::from_secs(90);
 /// How long a connection that was told to go away may take.
 const GOAWAY_DEADLINE: Duration = Duration::from_secs(5);
@@ -186,7 +187,7 @@ impl Troubles {
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_DEADLINE);
     builder
         .http2()
         .timer(TokioTimer::new())

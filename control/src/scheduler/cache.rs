@@ -9,12 +9,11 @@ use ahash::AHashMap;
 use k8s_openapi::api::core::v1::Node;
 use naru_model::Object;
 
-use super::{NodeInfo, PodInfo, PodKey, node_info};
+use super::{Footprint, NodeInfo, PodKey, node_info};
 
 /// Where a pod counts.
 struct Placed {
     node: Arc<str>,
-    uid: Arc<str>,
     is_assumed: bool,
 }
 
@@ -56,21 +55,21 @@ impl Cache {
     }
 
     /// Takes in a pod that is bound, whether it was assumed, is new, or has changed.
-    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
+    pub fn set_pod(&mut self, pod: Arc<Footprint>, node: &str) {
         self.remove_pod(&pod.key);
         self.place(pod, node, false);
     }
 
     /// Counts a pod on the node that was chosen for it.
-    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+    pub fn assume(&mut self, pod: Arc<Footprint>, node: &str) {
         self.remove_pod(&pod.key);
         self.place(pod, node, true);
     }
 
     /// Takes an assumption back; answers the node if there was one. What the watch has confirmed stays.
     pub fn forget(&mut self, key: &str, uid: &str) -> Option<Arc<str>> {
-        let placed = self.pods.get(key)?;
-        if placed.is_assumed && &*placed.uid == uid { self.remove_pod(key) } else { None }
+        let is_assumed = self.pods.get(key)?.is_assumed;
+        if is_assumed && self.pod(key)?.uid() == uid { self.remove_pod(key) } else { None }
     }
 
     /// The pod is gone or will never run again; answers the node that it leaves.
@@ -82,7 +81,7 @@ impl Cache {
     }
 
     /// The pod as it counts now, if it does.
-    pub fn pod(&self, key: &str) -> Option<&Arc<PodInfo>> {
+    pub fn pod(&self, key: &str) -> Option<&Arc<Footprint>> {
         let placed = self.pods.get(key)?;
         self.node(&placed.node)?.pods.get(key)
     }
@@ -97,12 +96,11 @@ impl Cache {
         self.pods.iter().filter(|(_, placed)| !placed.is_assumed).map(|(key, _)| key)
     }
 
-    fn place(&mut self, pod: Arc<PodInfo>, node: &str, is_assumed: bool) {
-        let uid = pod.uid().into();
+    fn place(&mut self, pod: Arc<Footprint>, node: &str, is_assumed: bool) {
         let info = self.node_mut(node);
         let (key, node) = (pod.key.clone(), info.name.clone());
         info.add_pod(pod);
-        self.pods.insert(key, Placed { node, uid, is_assumed });
+        self.pods.insert(key, Placed { node, is_assumed });
     }
 
     /// The node's place; made for a name that pods know but no watch has shown.
@@ -134,10 +132,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(name: &str, uid: &str) -> Arc<PodInfo> {
+    fn pod(name: &str, uid: &str) -> Arc<Footprint> {
         let value = json!({"metadata": {"name": name, "namespace": "d", "uid": uid}, "spec": {"containers":
             [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}});
-        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(value).expect("a pod"))))
+        Arc::new(Footprint::of(&serde_json::from_value(value).expect("a pod")))
     }
 
     fn node(name: &str) -> Arc<Node> {

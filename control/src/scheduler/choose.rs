@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn the_emptier_node_wins() {
         let mut nodes = [node("a", json!({})), node("b", json!({}))];
-        nodes[0].add_pod(pod("3"));
+        nodes[0].add_pod(pod("3").footprint.clone());
         for seed in 0..20 {
             assert_eq!(chosen(&mut Search::new(seed), &pod("1"), &nodes), Ok("b".into()));
         }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_preference_outweighs_emptiness() {
         let mut nodes = [node("a", json!({"metadata": {"labels": {"disk": "ssd"}}})), node("b", json!({}))];
-        nodes[0].add_pod(pod("2"));
+        nodes[0].add_pod(pod("2").footprint.clone());
         let prefers = testing::pod(
             json!({"containers": [], "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
             [{"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}]}}}),
@@ -249,9 +249,9 @@ mod tests {
             )))
         };
         let mut nodes = [node("a", json!({})), node("b", json!({}))];
-        nodes[0].add_pod(member());
+        nodes[0].add_pod(member().footprint.clone());
         // Node b is fuller, but has none of the workload.
-        nodes[1].add_pod(pod("1"));
+        nodes[1].add_pod(pod("1").footprint.clone());
         assert_eq!(chosen(&mut Search::new(3), &member(), &nodes), Ok("b".into()));
     }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use naru_model::pod;
 
 use super::{
-    PodInfo, PodKey,
+    Footprint, PodInfo, PodKey,
     cache::Cache,
     choose::{Search, fits},
     framework::Profile,
@@ -134,7 +134,7 @@ impl Core {
         match self.search.choose(&pod, self.cache.nodes(), &self.profile) {
             Ok(at) => {
                 let node = self.cache.nodes()[at].name.clone();
-                self.cache.assume(pod.clone(), &node);
+                self.cache.assume(pod.footprint.clone(), &node);
                 for rule in &self.profile.reserves {
                     rule.reserve(&pod, &node);
                 }
@@ -178,21 +178,16 @@ impl Core {
 
     fn take_bound(&mut self, pod: &Arc<Pod>, key: &PodKey, node: &str) {
         self.queue.remove(key);
-        let is_same = self.cache.is_confirmed_on(key, node)
-            && self.cache.pod(key).is_some_and(|known| {
-                known.uid() == pod_uid(pod) && known.pod.spec == pod.spec && !pod::is_resizing(&known.pod)
-            })
-            && !pod::is_resizing(pod);
-        if is_same {
+        let before = self.cache.pod(key).cloned();
+        if self.cache.is_confirmed_on(key, node) && before.as_ref().is_some_and(|known| known.is_of(pod)) {
             // Only its status or metadata changed, which happens often, and matters only while it is resized.
             return;
         }
-        let before = self.cache.pod(key).map(|known| known.requests.clone());
-        let info = Arc::new(PodInfo::new(pod.clone()));
-        if before.is_some_and(|before| before != info.requests) {
+        let footprint = Arc::new(Footprint::of(pod));
+        if before.is_some_and(|before| before.requests != footprint.requests) {
             self.changed_nodes.insert(node.into());
         }
-        self.cache.set_pod(info, node);
+        self.cache.set_pod(footprint, node);
     }
 
     fn vacate(&mut self, key: &str) {

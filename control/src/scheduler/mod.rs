@@ -32,7 +32,7 @@ use crate::{ApiClient, ApiError, client::Patch, store::Store};
 
 pub use amounts::Amounts;
 pub use node_info::NodeInfo;
-pub use pod_info::{HostPort, PodInfo, PodKey, SCHEDULER_NAME};
+pub use pod_info::{Footprint, HostPort, PodInfo, PodKey, SCHEDULER_NAME};
 use pod_info::{is_gated, is_ours, key_of};
 
 /// Starts the scheduler; it ends soon after `shutdown`, with the binds under way finished.

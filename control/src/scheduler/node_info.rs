@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use naru_model::quantity::Quantity;
 
-use super::{Amounts, HostPort, PodInfo, PodKey};
+use super::{Amounts, Footprint, HostPort, PodKey};
 
 /// What the rules look at.
 #[derive(Debug, Default)]
@@ -20,11 +20,11 @@ pub struct NodeInfo {
     pub allocatable: Amounts,
     pub allowed_pods: i64,
     pub requested: Amounts,
-    /// As `requested`, with defaults for containers without requests; see [`PodInfo::scored_cpu`].
+    /// As `requested`, with defaults for containers without requests; see [`Footprint::scored_cpu`].
     pub scored_cpu: i64,
     pub scored_memory: i64,
     pub host_ports: Vec<HostPort>,
-    pub pods: AHashMap<PodKey, Arc<PodInfo>>,
+    pub pods: AHashMap<PodKey, Arc<Footprint>>,
     /// How many pods of each workload run here.
     workloads: AHashMap<Arc<str>, u32>,
 }
@@ -50,7 +50,7 @@ impl NodeInfo {
         self.node = Some(node);
     }
 
-    pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
+    pub fn add_pod(&mut self, pod: Arc<Footprint>) {
         self.requested.add(&pod.requests);
         self.scored_cpu += pod.scored_cpu;
         self.scored_memory += pod.scored_memory;
@@ -61,7 +61,7 @@ impl NodeInfo {
         self.pods.insert(pod.key.clone(), pod);
     }
 
-    pub fn remove_pod(&mut self, key: &str) -> Option<Arc<PodInfo>> {
+    pub fn remove_pod(&mut self, key: &str) -> Option<Arc<Footprint>> {
         let pod = self.pods.remove(key)?;
         self.requested.subtract(&pod.requests);
         self.scored_cpu -= pod.scored_cpu;

@@ -1,6 +1,6 @@
 //! A pod, with what every cycle asks of it worked out once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Affinity, Pod, PodSpec, Toleration};
 use naru_model::{Object, owner, pod};
@@ -36,26 +36,29 @@ impl HostPort {
     }
 }
 
-/// An immutable pod as the scheduler sees it.
-#[derive(Debug)]
-pub struct PodInfo {
-    pub pod: Arc<Pod>,
+/// What a pod takes on its node. That is all that is kept of a pod once it is bound: whole pods would be most of the
+/// memory that a cluster at rest takes.
+#[derive(Debug, PartialEq)]
+pub struct Footprint {
     pub key: PodKey,
+    uid: Box<str>,
+    /// `metadata.generation`: as long as it is the same, and the pod is not being resized, so is all that is here.
+    generation: Option<i64>,
+    is_resizing: bool,
     pub requests: Amounts,
     /// cpu (in thousandths) and memory with defaults for containers that request nothing.
     pub scored_cpu: i64,
     pub scored_memory: i64,
     pub host_ports: Vec<HostPort>,
-    pub priority: i32,
     /// The uid of the controlling owner: pods that share it are spread.
     pub workload: Option<Arc<str>>,
 }
 
-impl PodInfo {
-    pub fn new(pod: Arc<Pod>) -> Self {
+impl Footprint {
+    pub fn of(pod: &Pod) -> Self {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let requests = Amounts::new(&pod::reserved(&pod));
+        let requests = Amounts::new(&pod::reserved(pod));
         let lacks =
             |name: &str| spec.containers.iter().filter(|container| requests_nothing(container, name)).count();
         let host_ports = pod::host_ports(spec).map(|(address, protocol, port)| HostPort {
@@ -64,15 +67,49 @@ impl PodInfo {
             port,
         });
         Self {
-            key: key_of(&pod),
+            key: key_of(pod),
+            uid: pod.uid().into(),
+            generation: pod.metadata.generation,
+            is_resizing: pod::is_resizing(pod),
             scored_cpu: requests.milli_cpu + DEFAULT_MILLI_CPU * lacks("cpu") as i64,
             scored_memory: requests.memory + DEFAULT_MEMORY * lacks("memory") as i64,
             requests,
             host_ports: host_ports.collect(),
-            priority: spec.priority.unwrap_or(0),
             workload: owner::controller_of(&pod.metadata).map(|owner| owner.uid.as_str().into()),
-            pod,
         }
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Whether `pod` certainly takes the same: it is the same pod with the same spec.
+    pub fn is_of(&self, pod: &Pod) -> bool {
+        let is_same = *self.uid == *pod.uid() && self.generation == pod.metadata.generation;
+        is_same && self.generation.is_some() && !self.is_resizing && !pod::is_resizing(pod)
+    }
+}
+
+/// An immutable pod that waits for a node.
+#[derive(Debug)]
+pub struct PodInfo {
+    pub pod: Arc<Pod>,
+    pub priority: i32,
+    pub footprint: Arc<Footprint>,
+}
+
+impl Deref for PodInfo {
+    type Target = Footprint;
+
+    fn deref(&self) -> &Footprint {
+        &self.footprint
+    }
+}
+
+impl PodInfo {
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+        Self { priority, footprint: Arc::new(Footprint::of(&pod)), pod }
     }
 
     pub fn name(&self) -> &str {
@@ -81,10 +118,6 @@ impl PodInfo {
 
     pub fn namespace(&self) -> &str {
         self.pod.namespace()
-    }
-
-    pub fn uid(&self) -> &str {
-        self.pod.uid()
     }
 
     pub fn tolerations(&self) -> &[Toleration] {

@@ -8,10 +8,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{
-    Change, Entry, Event, EventKind, Op, Precondition, Revision, Snapshot, StoreError, history::History,
+    Change, Entry, Event, EventKind, Op, Precondition, Revision, Snapshot, StoreError, bell::Bell,
+    history::History,
 };
 
 /// What became of one transaction.
@@ -104,13 +105,13 @@ impl Cache {
     }
 
     /// Where a watch that has seen everything up to `from` begins to read, and what rings for it.
-    pub fn subscribe(&self, resource: &str, from: Revision) -> Result<(u64, Arc<Notify>), StoreError> {
+    pub fn subscribe(&self, resource: &str, from: Revision) -> Result<(u64, Arc<Bell>), StoreError> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let history = state.history(resource);
         if !history.reaches_back_to(from) {
             return Err(StoreError::Expired(from));
         }
-        Ok((history.position_after(from), history.changed().clone()))
+        Ok((history.position_after(from), history.bell().clone()))
     }
 
     /// The first event from number `position` on that `matches`; `None` where the history begins later.
@@ -151,29 +152,29 @@ impl Cache {
         state.first_number = last.unwrap_or_default().max(state.first_number) + 1;
         drop(state);
         for history in histories.values() {
-            history.changed().notify_waiters();
+            history.bell().ring_out();
         }
         self.applied.send_replace(revision);
     }
 
     fn publish(&self, view: Snapshot, events: Vec<Event>) {
         let revision = view.revision;
-        let mut rung: Vec<Arc<Notify>> = Vec::new();
+        let mut bells: Vec<Arc<Bell>> = Vec::new();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // The old map is freed after the lock is given back: that may take a while.
         let old = std::mem::replace(&mut state.view, view);
         for event in events {
             let event = Arc::new(event);
             let history = state.history(event.entry.key.resource());
-            if !rung.iter().any(|changed| Arc::ptr_eq(changed, history.changed())) {
-                rung.push(history.changed().clone());
+            if !bells.iter().any(|bell| Arc::ptr_eq(bell, history.bell())) {
+                bells.push(history.bell().clone());
             }
             history.push(event);
         }
         drop(state);
         drop(old);
-        for changed in rung {
-            changed.notify_waiters();
+        for bell in bells {
+            bell.ring();
         }
         self.applied.send_replace(revision);
     }

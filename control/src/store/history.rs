@@ -2,9 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::sync::Notify;
-
-use super::{Event, EventKind, Revision, snapshot::Entries};
+use super::{Event, EventKind, Revision, bell::Bell, snapshot::Entries};
 
 /// Events kept per resource: enough for a watcher that pauses while a few thousand pods start.
 const MAX_EVENTS: usize = 8192;
@@ -23,13 +21,13 @@ pub(super) struct History {
     /// All events after this revision are kept.
     complete_after: Revision,
     bytes: usize,
-    changed: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 impl History {
     /// An empty history that is complete after `revision` and numbers its events from `first` on.
     pub fn new(revision: Revision, first: u64) -> Self {
-        Self { events: VecDeque::new(), first, complete_after: revision, bytes: 0, changed: Arc::default() }
+        Self { events: VecDeque::new(), first, complete_after: revision, bytes: 0, bell: Arc::default() }
     }
 
     pub fn push(&mut self, event: Arc<Event>) {
@@ -73,8 +71,8 @@ impl History {
     }
 
     /// Rings for watchers whenever events were added.
-    pub fn changed(&self) -> &Arc<Notify> {
-        &self.changed
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 }
 

@@ -3,6 +3,7 @@
 //! One small interface (`get`, `snapshot`, `watch`, `transact`) over openraft and redb. Nothing outside this
 //! folder names either. All reads come from memory; a write is acknowledged when its log entry is durable.
 
+mod bell; // What wakes watchers.
 mod cache; // The newest view and the recent history, in memory.
 mod entry;
 mod history; // One resource's recent events.

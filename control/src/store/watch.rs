@@ -6,9 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
-use super::{Entry, Revision, Scope, StoreError, cache::Cache};
+use super::{
+    Entry, Revision, Scope, StoreError,
+    bell::{Bell, Listener},
+    cache::Cache,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
@@ -66,7 +69,7 @@ pub struct Lagged;
 pub struct Watch {
     cache: Arc<Cache>,
     scope: Scope,
-    changed: Arc<Notify>,
+    listener: Listener,
     /// The number of the next event to look at.
     position: u64,
     /// Events up to here were delivered, or were none of this watch's business.
@@ -75,16 +78,24 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(cache: Arc<Cache>, scope: Scope, from: Revision) -> Result<Self, StoreError> {
-        let (position, changed) = cache.subscribe(&scope.resource, from)?;
-        Ok(Self { cache, scope, changed, position, delivered: from })
+        let (position, bell) = cache.subscribe(&scope.resource, from)?;
+        Ok(Self { cache, scope, listener: Bell::listen(bell), position, delivered: from })
+    }
+
+    /// The same watch as one of possibly many, which are woken together and not for every single event: an event comes
+    /// a few milliseconds later where hundreds follow each other and a crowd looks on.
+    #[must_use]
+    pub fn in_a_crowd(mut self) -> Self {
+        self.listener = self.listener.in_a_crowd();
+        self
     }
 
     /// The next event; waits for it. Cancel-safe.
     pub async fn next(&mut self) -> Result<Arc<Event>, Lagged> {
-        let changed = self.changed.clone();
+        let bell = self.listener.bell().clone();
         loop {
             // Registered before looking, so that no ring is missed in between.
-            let notified = changed.notified();
+            let notified = bell.rung(&self.listener);
             if let Some(event) = self.try_next()? {
                 return Ok(event);
             }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::Notify;
 
 use super::{
+    identity::PodIdentity,
     observed::Observed,
     pod_view::{PodView, ProbeKind},
 };
@@ -28,8 +29,40 @@ pub struct News {
 #[derive(Clone)]
 pub struct Report {
     pub pod: PodView,
-    pub status: PodStatus,
-    pub observed: Observed,
+    pub status: Arc<PodStatus>,
+    pub observed: Arc<Observed>,
+}
+
+/// A pod and the status that was reported, as JSON: a fifth of what they take as objects.
+#[derive(Clone)]
+pub struct Packed {
+    identity: PodIdentity,
+    pod: Arc<[u8]>,
+    status: Option<Arc<[u8]>>,
+}
+
+impl Packed {
+    pub fn new(pod: &PodView, status: Option<&PodStatus>) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            identity: pod.identity.clone(),
+            pod: serde_json::to_vec(&**pod.pod())?.into(),
+            status: status.map(serde_json::to_vec).transpose()?.map(Into::into),
+        })
+    }
+
+    pub fn open(&self) -> (PodView, Option<Arc<PodStatus>>) {
+        let mut pod = serde_json::from_slice(&self.pod).expect("it was written here");
+        naru_model::pod::compact(&mut pod);
+        let status =
+            self.status.as_ref().map(|json| serde_json::from_slice(json).expect("it was written here"));
+        (PodView::new(Arc::new(pod)).expect("it had a spec"), status.map(Arc::new))
+    }
+}
+
+/// The report of a pod that works, or rests.
+enum Stored {
+    Open(Arc<Report>),
+    Packed { packed: Packed, observed: Arc<Observed> },
 }
 
 #[derive(Default)]
@@ -38,7 +71,7 @@ pub struct Inbox {
     news: Mutex<State>,
     wake: Notify,
     interrupt: Notify,
-    report: RwLock<Option<Arc<Report>>>,
+    report: RwLock<Option<Stored>>,
 }
 
 #[derive(Default)]
@@ -119,8 +152,8 @@ impl Inbox {
         self.news.lock().expect("no one panics holding it").grace_seconds = grace_seconds;
     }
 
-    /// Returns when there is news, or after the delay.
-    pub async fn wait(&self, delay: Option<SignedDuration>) {
+    /// Returns when there is news, or after the delay; whether there is news.
+    pub async fn wait(&self, delay: Option<SignedDuration>) -> bool {
         let limit = delay.map(|delay| std::time::Duration::try_from(delay).unwrap_or_default());
         let news = async {
             while !self.news.lock().expect("no one panics holding it").is_woken {
@@ -128,8 +161,11 @@ impl Inbox {
             }
         };
         match limit {
-            None => news.await,
-            Some(limit) => drop(tokio::time::timeout(limit, news).await),
+            None => {
+                news.await;
+                true
+            }
+            Some(limit) => tokio::time::timeout(limit, news).await.is_ok(),
         }
     }
 
@@ -141,11 +177,36 @@ impl Inbox {
     }
 
     pub fn set_report(&self, report: Report) {
-        *self.report.write().expect("no one panics holding it") = Some(Arc::new(report));
+        *self.report.write().expect("no one panics holding it") = Some(Stored::Open(Arc::new(report)));
+    }
+
+    /// Keeps what was reported last in its packed form.
+    pub fn pack_report(&self, packed: &Packed) {
+        let mut report = self.report.write().expect("no one panics holding it");
+        if let Some(Stored::Open(open)) = &*report
+            && packed.status.is_some()
+        {
+            let observed = open.observed.clone();
+            *report = Some(Stored::Packed { packed: packed.clone(), observed });
+        }
     }
 
     pub fn report(&self) -> Option<Arc<Report>> {
-        self.report.read().expect("no one panics holding it").clone()
+        match self.report.read().expect("no one panics holding it").as_ref()? {
+            Stored::Open(report) => Some(report.clone()),
+            Stored::Packed { packed, observed } => {
+                let (pod, status) = packed.open();
+                Some(Arc::new(Report { pod, status: status.unwrap_or_default(), observed: observed.clone() }))
+            }
+        }
+    }
+
+    /// Of the report, what the runtime said last. Costs nothing for a pod at rest.
+    pub fn observed(&self) -> Option<(PodIdentity, Arc<Observed>)> {
+        match self.report.read().expect("no one panics holding it").as_ref()? {
+            Stored::Open(report) => Some((report.pod.identity.clone(), report.observed.clone())),
+            Stored::Packed { packed, observed } => Some((packed.identity.clone(), observed.clone())),
+        }
     }
 }
 

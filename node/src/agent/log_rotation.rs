@@ -18,9 +18,9 @@ const MAX_FILES: usize = 5;
 
 pub async fn run(shared: Arc<Shared>, workers: Workers, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_some() {
-        for report in workers.reports() {
-            let directory = shared.directories.pod_logs(&report.pod.identity);
-            let running = report.observed.containers.iter().filter(|record| record.is_running());
+        for (pod, observed) in workers.observed() {
+            let directory = shared.directories.pod_logs(&pod);
+            let running = observed.containers.iter().filter(|record| record.is_running());
             for record in running {
                 if let Err(error) = rotate(&shared, &directory, record).await {
                     tracing::warn!(%error, container = record.id, "log file could not be rotated");

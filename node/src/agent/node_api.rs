@@ -280,7 +280,7 @@ impl Context {
 
     fn pods(&self) -> Response<Body> {
         let as_reported = |report: &Arc<super::inbox::Report>| {
-            let pod = Pod { status: Some(report.status.clone()), ..(**report.pod.pod()).clone() };
+            let pod = Pod { status: Some((*report.status).clone()), ..(**report.pod.pod()).clone() };
             serde_json::to_value(pod).unwrap_or_default()
         };
         let items: Vec<_> = self.workers.reports().iter().map(as_reported).collect();

@@ -96,7 +96,7 @@ fn report() -> Report {
     Report {
         pod: PodView::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap(),
         status: serde_json::from_value(status).unwrap(),
-        observed: Observed::new(vec![], vec![record], 1),
+        observed: Observed::new(vec![], vec![record], 1).into(),
     }
 }
 

@@ -188,14 +188,14 @@ fn time(nanos: i64) -> Option<String> {
 
 /// `/metrics`: of the agent itself.
 pub(super) fn metrics(workers: &Workers) -> Response<Body> {
-    let reports = workers.reports();
+    let pods = workers.observed();
     let running =
-        reports.iter().flat_map(|report| &report.observed.containers).filter(|record| record.is_running());
+        pods.iter().flat_map(|(_, observed)| &observed.containers).filter(|record| record.is_running());
     let mut output = String::new();
     let mut gauge = |name: &str, help: &str, value: usize| {
         let _ = writeln!(output, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"); // To a String.
     };
-    gauge("kubelet_running_pods", "Number of pods that have a worker.", reports.len());
+    gauge("kubelet_running_pods", "Number of pods that have a worker.", pods.len());
     gauge("kubelet_running_containers", "Number of containers that run.", running.count());
     text(StatusCode::OK, output)
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     identity::{ANNOTATION_POD_GRACE, PodIdentity},
     inbox::{Inbox, Report},
-    observed::RunState,
+    observed::{Observed, RunState},
     pod_view::PodView,
     runtime::{Runtime, RuntimeResult},
     shared::Shared,
@@ -77,6 +77,12 @@ impl Workers {
             }
         }
         total
+    }
+
+    /// What the runtime said last of each pod.
+    pub fn observed(&self) -> Vec<(PodIdentity, Arc<Observed>)> {
+        let by_uid = self.by_uid.read().expect("no one panics holding it");
+        by_uid.values().filter_map(|(_, inbox)| inbox.observed()).collect()
     }
 
     pub fn by_uid(&self, uid: &str) -> Option<Arc<Report>> {
@@ -272,10 +278,9 @@ impl PodManager {
     /// Compares everything in the runtime with what the workers know.
     async fn relist(&self) {
         let Ok(seen) = fingerprints(&*self.shared.runtime).await else { return };
-        for report in self.workers.reports() {
-            let uid = &report.pod.identity.uid;
-            if seen.get(uid).cloned().unwrap_or_default() != fingerprint_of(&report)
-                && let Some(inbox) = self.workers.inbox(uid)
+        for inbox in self.workers.inboxes() {
+            if let Some((identity, observed)) = inbox.observed()
+                && seen.get(&identity.uid).cloned().unwrap_or_default() != fingerprint_of(&observed)
             {
                 inbox.push_dirty(0);
             }
@@ -311,8 +316,7 @@ async fn fingerprints(runtime: &dyn Runtime) -> RuntimeResult<HashMap<String, Fi
     Ok(seen)
 }
 
-fn fingerprint_of(report: &Report) -> Fingerprint {
-    let observed = &report.observed;
+fn fingerprint_of(observed: &Observed) -> Fingerprint {
     let sandboxes = observed.sandboxes.iter().map(|sandbox| (sandbox.id.clone(), sandbox.is_ready));
     let containers =
         observed.containers.iter().map(|record| (record.id.clone(), record.state == RunState::Running));

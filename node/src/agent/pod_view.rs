@@ -1,6 +1,6 @@
 //! Facts about a pod's spec that decision, status and shell share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -43,6 +43,13 @@ impl PodView {
     pub fn new(pod: Arc<Pod>) -> Option<Self> {
         let ephemeral = pod.spec.as_ref()?.ephemeral_containers.iter().flatten().map(as_container).collect();
         Some(Self { identity: PodIdentity::of(&pod), ephemeral, pod })
+    }
+
+    /// Stands in for a pod whose content is kept elsewhere: it has nothing but its name.
+    pub fn packed(identity: PodIdentity) -> Self {
+        static EMPTY: LazyLock<Arc<Pod>> =
+            LazyLock::new(|| Arc::new(Pod { spec: Some(PodSpec::default()), ..Pod::default() }));
+        Self { identity, ephemeral: Vec::new(), pod: EMPTY.clone() }
     }
 
     pub fn pod(&self) -> &Arc<Pod> {

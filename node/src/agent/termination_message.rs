@@ -2,7 +2,6 @@
 
 use std::{
     io::{Read as _, Seek as _, SeekFrom},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,23 +21,14 @@ const MAX_LOG_LINES: u64 = 80;
 
 pub const DEFAULT_PATH: &str = "/dev/termination-log";
 
-/// Makes the empty file of one run, which any user may write, and says where to mount it.
-///
-/// # Errors
-/// A text for `CreateContainerConfigError`.
-pub fn mount(container: &Container, file: &Path) -> Result<cri::Mount, String> {
-    let make = || {
-        file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::write(file, "")?;
-        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666))
-    };
-    make()
-        .map_err(|error| format!("cannot make the termination message file {}: {error}", file.display()))?;
-    Ok(cri::Mount {
+/// Where a run's file is mounted. The runtime makes it, for containers that can write to it: most wasm services cannot,
+/// and folders and files that stay empty are a good part of what starting a pod costs a disk.
+pub fn mount(container: &Container, file: &Path) -> cri::Mount {
+    cri::Mount {
         container_path: container.termination_message_path.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
         host_path: file.display().to_string(),
         ..Default::default()
-    })
+    }
 }
 
 /// The message of a run that ended: the runtime's own, then what the container left behind.
@@ -104,7 +94,7 @@ mod tests {
     async fn check(exit_code: i32, policy: &str, (own, file, log): (&str, &str, &str), expected: &str) {
         let dir = TempDir::new().unwrap();
         let container = Container::default();
-        let mount = mount(&container, &dir.path().join("main/0/message")).unwrap();
+        let mount = mount(&container, &dir.path().join("message"));
         assert_eq!(mount.container_path, DEFAULT_PATH);
         std::fs::write(&mount.host_path, file).unwrap();
         let log_path = dir.path().join("0.log");

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Component, Path},
 };
@@ -49,7 +50,7 @@ pub fn write(directory: &Path, payload: &Payload) -> io::Result<bool> {
     remove_if_there(&link)?;
     symlink(&name, &link)?;
     fs::rename(&link, &data)?;
-    link_names(directory, payload)?;
+    link_names(directory, payload, old.is_none())?;
     if let Some(old) = old {
         fs::remove_dir_all(directory.join(old))?;
     }
@@ -76,28 +77,32 @@ fn count_files(directory: &Path) -> io::Result<usize> {
 }
 
 fn write_files(directory: &Path, payload: &Payload) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    fs::create_dir(directory)?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
-    for (path, file) in payload {
-        let path = directory.join(path);
-        if let Some(parent) = path.parent() {
+    for (name, file) in payload {
+        let path = directory.join(name);
+        if let Some(parent) = path.parent().filter(|_| name.contains('/')) {
             fs::create_dir_all(parent)?;
         }
-        fs::write(&path, &file.content)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
+        let mut made = fs::File::create_new(&path)?;
+        made.write_all(&file.content)?;
+        made.set_permissions(fs::Permissions::from_mode(file.mode))?;
     }
     Ok(())
 }
 
 /// Links for what is new at the top, and none for what is gone.
-fn link_names(directory: &Path, payload: &Payload) -> io::Result<()> {
+fn link_names(directory: &Path, payload: &Payload, is_first: bool) -> io::Result<()> {
     let top = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
     let wanted: BTreeSet<_> = payload.keys().map(|path| top(path)).collect();
     for name in &wanted {
-        let link = directory.join(name);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new(DATA).join(name), &link)?;
+        match symlink(Path::new(DATA).join(name), directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
+    }
+    if is_first {
+        return Ok(());
     }
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();

@@ -24,7 +24,7 @@ use super::{
     events::EventKind,
     field_path::Addresses,
     hooks,
-    inbox::{Inbox, News, Report},
+    inbox::{Inbox, News, Packed, Report},
     json_patch,
     objects::{FRESH, RECENT},
     observed::{ContainerRecord, Observed, RunState, Sandbox},
@@ -43,6 +43,8 @@ use super::{
 /// A size that does not fit now may fit when another pod has gone.
 const RESIZE_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(5);
 const LOOK_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(1);
+/// Without news for so long, a pod is at rest.
+const REST_AFTER: SignedDuration = SignedDuration::from_secs(2);
 /// The same back-off event is told at most this often.
 const BACKOFF_EVENT_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
@@ -53,12 +55,12 @@ pub struct Worker {
     pod: PodView,
     asked: Option<PodView>,
     memory: Memory,
-    observed: Observed,
+    observed: Arc<Observed>,
     /// The sandboxes to look at.
     sandbox_ids: Vec<String>,
     is_stale: bool,
     /// What the API has been told, or said by itself.
-    reported: Option<PodStatus>,
+    reported: Option<Arc<PodStatus>>,
     volumes: Option<VolumePaths>,
     /// When they were last made or brought up to date.
     volumes_fresh_at: Option<Instant>,
@@ -72,6 +74,14 @@ pub struct Worker {
     has_containers: bool,
     is_gone: bool,
     is_finished: bool,
+}
+
+/// What follows a step.
+enum Step {
+    Again,
+    /// For news, or for so long.
+    Wait(Option<SignedDuration>),
+    Done,
 }
 
 /// Why an action did not succeed; the retry comes after the time given, or after a growing delay.
@@ -88,17 +98,17 @@ impl From<RuntimeError> for Failed {
 
 impl Worker {
     /// `sandbox_ids` are what the runtime already has of the pod.
-    pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, pod: PodView, sandbox_ids: Vec<String>) -> Self {
-        let reported = pod.status().cloned();
+    pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, pod: PodView, sandbox_ids: Vec<String>) -> Box<Self> {
+        let reported = pod.status().cloned().map(Arc::new);
         let memory =
             Memory { start_time: Some(pod.started_at().unwrap_or_else(Timestamp::now)), ..Memory::default() };
-        let mut worker = Self {
+        let mut worker = Box::new(Self {
             shared,
             inbox,
             pod: resize::as_reported(&pod),
             asked: None,
             memory,
-            observed: Observed::default(),
+            observed: Arc::default(),
             is_stale: !sandbox_ids.is_empty(),
             has_containers: !sandbox_ids.is_empty(),
             refresh_wanted: false,
@@ -112,58 +122,97 @@ impl Worker {
             backoff_told: HashMap::new(),
             is_gone: false,
             is_finished: false,
-        };
+        });
         worker.set_pod(pod);
         worker
     }
 
     /// Runs until nothing of the pod is left, neither in the API nor here.
-    pub async fn run(mut self) {
+    ///
+    /// What a step needs is in a box of its own that goes with it, and what is known of a pod at rest is packed: with
+    /// thousands of pods, nearly all of them at rest, that is most of the memory of a node.
+    pub async fn run(mut self: Box<Self>) {
+        Box::pin(self.begin()).await;
+        loop {
+            match Box::pin(self.step()).await {
+                Step::Done => return,
+                Step::Again => {}
+                Step::Wait(delay) => self.wait(delay).await,
+            }
+        }
+    }
+
+    async fn begin(&mut self) {
         if self.is_stale && self.look().await.is_ok() {
             self.adopt();
         }
-        if self.reported.as_ref().is_some_and(is_final) {
+        if self.reported.as_ref().is_some_and(|reported| is_final(reported)) {
             self.begin_termination(Cause::Finished, Timestamp::now());
         }
-        loop {
-            self.take_news();
-            self.refresh_volumes().await;
-            if self.is_stale
-                && let Err(error) = self.look().await
-            {
-                tracing::debug!(pod = self.pod.identity.long_name(), %error, "the runtime cannot be asked now");
-                self.inbox.wait(Some(LOOK_AGAIN_AFTER)).await;
-                continue;
+    }
+
+    /// Takes news, looks, decides, reports and acts, once.
+    async fn step(&mut self) -> Step {
+        self.take_news();
+        self.refresh_volumes().await;
+        if self.is_stale
+            && let Err(error) = self.look().await
+        {
+            tracing::debug!(pod = self.pod.identity.long_name(), %error, "the runtime cannot be asked now");
+            return Step::Wait(Some(LOOK_AGAIN_AFTER));
+        }
+        let now = Timestamp::now();
+        let mut plan = decide(&self.pod, &self.observed, &self.memory, now);
+        if let Some(cause) = plan.terminate {
+            self.begin_termination(cause, now);
+            return Step::Again;
+        }
+        self.note_held(&plan, now);
+        self.update_probes();
+        let status = self.status(plan.is_terminated, now);
+        if is_final(&status) && self.memory.termination.is_none() {
+            self.begin_termination(Cause::Finished, now);
+            return Step::Again;
+        }
+        if plan.is_terminated {
+            if self.finish(status).await {
+                return Step::Done;
             }
-            let now = Timestamp::now();
-            let mut plan = decide(&self.pod, &self.observed, &self.memory, now);
-            if let Some(cause) = plan.terminate {
-                self.begin_termination(cause, now);
-                continue;
+        } else {
+            self.report(status);
+            self.leave_out_held(&mut plan, now);
+            if self.asked.is_some() {
+                plan.look_again_in(RESIZE_AGAIN_AFTER);
             }
-            self.note_held(&plan, now);
-            self.update_probes();
-            let status = self.status(plan.is_terminated, now);
-            if is_final(&status) && self.memory.termination.is_none() {
-                self.begin_termination(Cause::Finished, now);
-                continue;
-            }
-            if plan.is_terminated {
-                if Box::pin(self.finish(status)).await {
-                    return;
-                }
-            } else {
-                self.report(status);
-                self.leave_out_held(&mut plan, now);
-                if self.asked.is_some() {
-                    plan.look_again_in(RESIZE_AGAIN_AFTER);
-                }
-            }
-            if plan.actions.is_empty() {
-                self.inbox.wait(plan.look_again).await;
-            } else {
-                self.carry_out(plan.actions).await;
-            }
+        }
+        if plan.actions.is_empty() {
+            return Step::Wait(plan.look_again);
+        }
+        self.carry_out(plan.actions).await;
+        Step::Again
+    }
+
+    /// Waits for news, or for so long; packs what is known of the pod when nothing comes for a while.
+    async fn wait(&mut self, delay: Option<SignedDuration>) {
+        let inbox = self.inbox.clone();
+        let (before, after) = match delay {
+            Some(delay) if delay <= REST_AFTER => (delay, None),
+            _ => (REST_AFTER, Some(delay.map(|delay| delay - REST_AFTER))),
+        };
+        if inbox.wait(Some(before)).await {
+            return;
+        }
+        let Some(after) = after.filter(|_| self.asked.is_none()) else { return };
+        // What cannot be packed stays as it is.
+        let packed = Packed::new(&self.pod, self.reported.as_deref()).ok();
+        if let Some(packed) = &packed {
+            self.pod = PodView::packed(self.pod.identity.clone());
+            self.reported = None;
+            inbox.pack_report(packed);
+        }
+        inbox.wait(after).await;
+        if let Some(packed) = packed {
+            (self.pod, self.reported) = packed.open();
         }
     }
 
@@ -299,7 +348,8 @@ impl Worker {
         }
         known.retain(|id| sandboxes.iter().any(|sandbox| sandbox.id == *id));
         self.sandbox_ids = known;
-        self.observed = Observed::new(sandboxes, records, if timestamp == i64::MAX { 0 } else { timestamp });
+        let timestamp = if timestamp == i64::MAX { 0 } else { timestamp };
+        self.observed = Arc::new(Observed::new(sandboxes, records, timestamp));
         self.is_stale = false;
         self.memory.probes.retain(|id, _| self.observed.container(id).is_some());
         self.memory.resized.retain(|id, _| self.observed.container(id).is_some());
@@ -365,28 +415,29 @@ impl Worker {
     }
 
     fn status(&self, is_terminated: bool, now: Timestamp) -> PodStatus {
-        let old = self.reported.clone().unwrap_or_default();
+        let nothing = PodStatus::default();
+        let old = self.reported.as_deref().unwrap_or(&nothing);
         let facts = &self.shared.facts;
-        pod_status::generate(&self.pod, &self.observed, &self.memory, &old, facts, is_terminated, now)
+        pod_status::generate(&self.pod, &self.observed, &self.memory, old, facts, is_terminated, now)
     }
 
     /// Tells the API if there is anything new, and leaves the report for whoever asks this node.
     fn report(&mut self, status: PodStatus) {
+        let is_news = !self.reported.as_ref().is_some_and(|old| json_patch::says_the_same(old, &status));
+        // What says the same is the same: kept once for all who ask.
+        let known = self.reported.as_ref().filter(|_| !is_news).cloned();
+        let status = known.unwrap_or_else(|| Arc::new(status));
         self.inbox.set_report(Report {
             pod: self.pod.clone(),
             status: status.clone(),
             observed: self.observed.clone(),
         });
-        if self.is_gone {
-            return;
-        }
-        let is_news = !self.reported.as_ref().is_some_and(|old| json_patch::says_the_same(old, &status));
-        if is_news {
+        if is_news && !self.is_gone {
             let urgency = if is_on_its_way(&status) { Urgency::Soon } else { Urgency::Now };
             // What was told of a resize is taken back, even if the API has not answered yet.
-            let told = self.reported.as_ref().filter(|told| resize::is_told(told));
+            let told = self.reported.as_deref().filter(|told| resize::is_told(told));
             let old = told.or(self.pod.status());
-            self.shared.statuses.publish(&self.pod.identity, old, status.clone(), urgency);
+            self.shared.statuses.publish(&self.pod.identity, old, (*status).clone(), urgency);
             self.reported = Some(status);
         }
     }
@@ -406,13 +457,14 @@ impl Worker {
         if self.is_finished {
             return false; // All that is left is to hear that it is gone.
         }
+        let status = Arc::new(status);
         self.inbox.set_report(Report {
             pod: self.pod.clone(),
             status: status.clone(),
             observed: self.observed.clone(),
         });
         let writer = self.shared.statuses.clone();
-        let told = writer.publish_and_wait(&self.pod.identity, self.pod.status(), status.clone()).await;
+        let told = writer.publish_and_wait(&self.pod.identity, self.pod.status(), (*status).clone()).await;
         self.reported = Some(status);
         self.remove_volumes().await;
         if !told {
@@ -586,7 +638,6 @@ impl Worker {
             self.shared.events.pod(&self.pod.identity, EventKind::Warning, "FailedCreatePodSandBox", message);
             Failed { retry_in: None }
         };
-        tokio::fs::create_dir_all(&logs).await.map_err(|error| failed(error.to_string()))?;
         let config = sandbox_config(&self.pod, attempt, &logs, &self.shared.cluster_domain);
         let handler = self.pod.spec().runtime_class_name.clone().unwrap_or_default();
         let _permit = self.shared.start_permits.acquire().await.expect("never closed");
@@ -754,7 +805,7 @@ impl Worker {
         let mut mounts = volumes::mounts(&self.pod, container, &paths, &environment)?;
         let uid = &self.pod.identity.uid;
         let message = self.shared.directories.termination_message(uid, &container.name, restart_count);
-        mounts.push(termination_message::mount(container, &message)?);
+        mounts.push(termination_message::mount(container, &message));
         let environment = &environment;
         Ok(ContainerInput { pod: &self.pod, container, restart_count, image_ref, environment, mounts }
             .config())

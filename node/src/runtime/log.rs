@@ -1,7 +1,8 @@
 //! A container's output, in the log format that CRI defines.
 //!
 //! `<RFC 3339 time> <stdout|stderr> <F|P> <text>`: F ends a line, P is a part of a long one. Invariant: a container
-//! that never stops writing takes no more than twice [`MAX_FILE`] of disk and a line's length of memory.
+//! that never stops writing takes no more than twice [`MAX_FILE`] of disk and a line's length of memory. One that never
+//! writes has no file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -64,17 +65,16 @@ impl Attached {
 }
 
 impl LogFile {
-    /// Makes an empty file, so that readers find it before the first line.
-    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+    /// The file is made, with its folders, when there is something to write.
+    ///
+    /// # Errors
+    /// What is at `path` cannot be looked at: a folder's name is a file's, for example.
+    pub(super) fn new(path: PathBuf) -> io::Result<Self> {
         Self::with_max_file(path, MAX_FILE)
     }
 
     fn with_max_file(path: PathBuf, max_file: u64) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let size = open(&path)?.metadata()?.len();
-        let state = State { size, ..State::default() };
+        let state = State { size: size(&path)?, ..State::default() };
         Ok(Self { path: Some(path), max_file, state: Mutex::new(state) })
     }
 
@@ -219,7 +219,23 @@ impl State {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    let open = || OpenOptions::new().append(true).create(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            open()
+        }
+        (opened, _) => opened,
+    }
+}
+
+/// What an earlier runtime left there; 0 where nothing is.
+fn size(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 fn append(lines: &mut Vec<u8>, now: &str, stream: LogStream, tag: char, text: &[u8]) {
@@ -261,8 +277,8 @@ mod tests {
 
     #[test]
     fn lines_are_whole_however_they_are_written() {
-        let (_dir, log) = log(MAX_FILE);
-        assert!(lines(log.path()).is_empty());
+        let (dir, log) = log(MAX_FILE);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is there before the first line");
         log.write(LogStream::Stdout, b"one\ntwo ");
         log.write(LogStream::Stderr, b"oh");
         log.write(LogStream::Stdout, b"halves\n\n");
@@ -310,5 +326,12 @@ mod tests {
         log.write(LogStream::Stdout, b"after\n");
         assert_eq!(lines(&aside), ["stdout F before", "stdout F between"]);
         assert_eq!(lines(log.path()), ["stdout F after"]);
+    }
+
+    #[test]
+    fn a_path_that_can_never_be_a_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(LogFile::new(dir.path().join("file/0.log")).is_err());
     }
 }

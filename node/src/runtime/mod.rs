@@ -29,7 +29,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_cri::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
@@ -50,6 +50,8 @@ use process::{Lock, Socket};
 const LAST_GRACE: Duration = Duration::from_secs(2);
 /// Calls under way at that time, likewise.
 const LAST_CALLS: Duration = Duration::from_secs(1);
+/// How long the runtime of a dead parent may take to end: twice what the two above allow.
+const PREDECESSOR: Duration = Duration::from_secs(6);
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
@@ -100,8 +102,12 @@ pub async fn serve(
     process::raise_file_limit();
     let images_dir = settings.data_dir.join("images");
     create_dir(&settings.data_dir)?;
-    let _data_lock = Lock::take(&settings.data_dir.join("runtime.lock"), &settings.data_dir)?;
-    let mut socket = Socket::bind(&settings.socket)?;
+    // One whose parent was killed ends its containers first, while the next `naru up` starts already.
+    let patience = if settings.exit_with_parent { PREDECESSOR } else { Duration::ZERO };
+    let deadline = Instant::now() + patience;
+    let _data_lock =
+        Lock::take(&settings.data_dir.join("runtime.lock"), &settings.data_dir, deadline).await?;
+    let mut socket = Socket::bind(&settings.socket, deadline).await?;
     let listener = socket.listener.take().expect("a socket that was just bound has its listener");
     write_pid(&settings.data_dir)?;
 

@@ -396,7 +396,7 @@ fn log(folder: &str, file: &str) -> Result<LogFile, PodError> {
         return Ok(LogFile::discard());
     }
     let path = PathBuf::from(folder).join(file);
-    LogFile::create(path.clone()).map_err(|source| PodError::Log { path: path.display().to_string(), source })
+    LogFile::new(path.clone()).map_err(|source| PodError::Log { path: path.display().to_string(), source })
 }
 
 fn log_error(log: &LogFile, source: std::io::Error) -> PodError {

@@ -5,6 +5,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -21,15 +22,23 @@ pub(super) struct Lock {
 }
 
 impl Lock {
+    /// Waits for another holder to end until `deadline`.
+    ///
     /// # Errors
-    /// [`RuntimeError::Taken`] when another process holds it.
-    pub(super) fn take(path: &Path, what: &Path) -> Result<Self, RuntimeError> {
+    /// [`RuntimeError::Taken`] when another process still holds it then.
+    pub(super) async fn take(path: &Path, what: &Path, deadline: Instant) -> Result<Self, RuntimeError> {
         let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
         let file = File::options().create(true).append(true).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(RuntimeError::Taken(what.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    // Another process: its lock gives no sign that it is free.
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Err(TryLockError::WouldBlock) => return Err(RuntimeError::Taken(what.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
         }
     }
 }
@@ -43,12 +52,13 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Replaces what a dead runtime left behind, never a living one's socket. Only this user may connect.
-    pub(super) fn bind(path: &Path) -> Result<Self, RuntimeError> {
+    /// Waits for a living one to end until `deadline`.
+    pub(super) async fn bind(path: &Path, deadline: Instant) -> Result<Self, RuntimeError> {
         let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let lock = Lock::take(&beside(path, ".lock"), path)?;
+        let lock = Lock::take(&beside(path, ".lock"), path, deadline).await?;
         // Under a name of its own until its permissions are right; then it appears.
         let temporary = beside(path, ".new");
         let _ = fs::remove_file(&temporary);
@@ -123,12 +133,17 @@ mod tests {
     async fn a_socket_belongs_to_one_runtime_and_to_its_user() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/naru.sock");
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, Instant::now()).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let error = Socket::bind(&path).err().expect("the socket is taken");
+        let error = Socket::bind(&path, Instant::now()).await.err().expect("the socket is taken");
         assert!(matches!(&error, RuntimeError::Taken(taken) if *taken == path), "{error}");
         tokio::net::UnixStream::connect(&path).await.unwrap();
-        drop(socket);
+        // One that waits gets it as soon as it is free.
+        let (next, ()) = tokio::join!(Socket::bind(&path, Instant::now() + Duration::from_mins(1)), async {
+            drop(socket)
+        });
+        tokio::net::UnixStream::connect(&path).await.unwrap();
+        drop(next);
         assert!(!path.exists());
     }
 
@@ -138,7 +153,7 @@ mod tests {
         let path = dir.path().join("naru.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists() && std::os::unix::net::UnixStream::connect(&path).is_err());
-        let _socket = Socket::bind(&path).unwrap();
+        let _socket = Socket::bind(&path, Instant::now()).await.unwrap();
         tokio::net::UnixStream::connect(&path).await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Wasm containers: from what CRI says to what the shim runs.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use k8s_cri::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 use naru_oci_fallback::Image;
@@ -13,6 +13,8 @@ use super::{backend::Surroundings, error::PodError, file_mounts::FileMounts, loc
 
 /// Where a container's ports are, as kubelet writes them.
 const PORTS: &str = "io.kubernetes.container.ports";
+/// Where the container leaves its last words, as kubelet writes it.
+const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 /// On the pod, for all of its containers or, with `.NAME` behind it, for one: how many requests an instance of a
 /// wasi:http container serves before it is replaced. Without it each request has an instance of its own.
 const REUSE: &str = "wasm.naru.dev/max-requests-per-instance";
@@ -47,8 +49,9 @@ impl PreparedWasm {
         let container = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
         let pod = around.sandbox.metadata.as_ref();
         let is_http = matches!(module.kind(), ModuleKind::Http02 | ModuleKind::Http03);
-        let (mounts, files) =
-            FileMounts::prepare(around.folder, mounts(config, is_http)).map_err(PodError::Start)?;
+        let mounts = mounts(config, is_http);
+        make_message_file(config, &mounts).map_err(PodError::Start)?;
+        let (mounts, files) = FileMounts::prepare(around.folder, mounts).map_err(PodError::Start)?;
         let spec = ContainerSpec {
             name: match pod {
                 Some(pod) => format!("{}/{}/{container}", pod.namespace, pod.name),
@@ -203,6 +206,19 @@ fn mounts(config: &ContainerConfig, is_http: bool) -> Vec<Mount> {
             read_only: mount.readonly,
         })
         .collect()
+}
+
+/// Makes the file for the container's last words if it is mounted: empty, and for any user to write to.
+fn make_message_file(config: &ContainerConfig, mounts: &[Mount]) -> Result<(), String> {
+    let path = config.annotations.get(MESSAGE_PATH);
+    let Some(mount) = mounts.iter().find(|mount| path == Some(&mount.guest_path)) else { return Ok(()) };
+    let file = &mount.host_path;
+    let make = || {
+        file.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let made = fs::File::options().append(true).create(true).open(file)?;
+        made.set_permissions(fs::Permissions::from_mode(0o666))
+    };
+    make().map_err(|error| format!("cannot make the termination message file {}: {error}", file.display()))
 }
 
 pub(super) fn limits(resources: Option<&LinuxContainerResources>) -> Limits {

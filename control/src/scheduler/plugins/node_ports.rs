@@ -39,7 +39,11 @@ mod tests {
     #[test]
     fn ports_conflict_by_address_protocol_and_number() {
         let mut busy = node(json!({"metadata": {"name": "n"}}));
-        busy.add_pod(with_port(json!({"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"})));
+        busy.add_pod(
+            with_port(json!({"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"}))
+                .footprint
+                .clone(),
+        );
         for (port, fits) in [
             (json!({"containerPort": 80}), true),
             (json!({"containerPort": 80, "hostPort": 8081}), true),

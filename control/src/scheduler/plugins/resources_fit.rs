@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_pods_take_is_no_longer_there() {
         let mut used = sized();
-        used.add_pod(requesting(json!({"cpu": "1500m"})));
+        used.add_pod(requesting(json!({"cpu": "1500m"})).footprint.clone());
         assert_eq!(verdict(&ResourcesFit, &requesting(json!({"cpu": "500m"})), &used), "");
         assert_eq!(verdict(&ResourcesFit, &requesting(json!({"cpu": "501m"})), &used), "Insufficient cpu");
         used.remove_pod("default/p");
@@ -140,7 +140,7 @@ mod tests {
         let mut used = sized();
         let pod = requesting(json!({"cpu": "500m", "memory": "1Gi"}));
         assert_eq!(points(&ResourcesFit, &pod, &used), 75);
-        used.add_pod(requesting(json!({"cpu": "1", "memory": "2Gi"})));
+        used.add_pod(requesting(json!({"cpu": "1", "memory": "2Gi"})).footprint.clone());
         assert_eq!(points(&ResourcesFit, &pod, &used), 25);
     }
 }

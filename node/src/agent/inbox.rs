@@ -201,6 +201,11 @@ impl Inbox {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_packed(&self) -> bool {
+        matches!(*self.report.read().expect("no one panics holding it"), Some(Stored::Packed { .. }))
+    }
+
     /// Of the report, what the runtime said last. Costs nothing for a pod at rest.
     pub fn observed(&self) -> Option<(PodIdentity, Arc<Observed>)> {
         match self.report.read().expect("no one panics holding it").as_ref()? {

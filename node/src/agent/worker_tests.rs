@@ -274,6 +274,27 @@ async fn an_agent_that_comes_back_carries_on_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_pod_at_rest_is_packed_and_wakes_as_it_was() {
+    let world = world(json!({ "restartPolicy": "Always" })).start();
+    world.until_status("/phase", "Running").await;
+    world
+        .until("a report of what runs", |world| {
+            world.inbox.report().is_some_and(|report| report.observed.has_running())
+        })
+        .await;
+    let before = world.inbox.report().unwrap();
+    world.until("rest", |world| world.inbox.is_packed()).await;
+    let at_rest = world.inbox.report().unwrap();
+    assert_eq!(at_rest.pod.pod(), before.pod.pod());
+    assert_eq!((&at_rest.status, &at_rest.observed), (&before.status, &before.observed));
+    world.exit("web", 1);
+    world.until("the restart", |world| world.runtime.count("start web") == 2).await;
+    let restarts =
+        |world: &World| world.cluster.last_status()["containerStatuses"][0]["restartCount"] == json!(1);
+    world.until("the status of the second run", restarts).await;
+}
+
+#[tokio::test]
 async fn a_pod_past_its_deadline_is_stopped_as_failed() {
     let world = world(json!({ "activeDeadlineSeconds": 1 })).start();
     world.until_status("/reason", "DeadlineExceeded").await;

@@ -140,7 +140,7 @@ mod tests {
         tokio::net::UnixStream::connect(&path).await.unwrap();
         // One that waits gets it as soon as it is free.
         let (next, ()) = tokio::join!(Socket::bind(&path, Instant::now() + Duration::from_mins(1)), async {
-            drop(socket)
+            drop(socket);
         });
         tokio::net::UnixStream::connect(&path).await.unwrap();
         drop(next);

@@ -99,6 +99,8 @@ pub struct Kinds {
     /// By group, version and plural.
     by_path: HashMap<&'static str, HashMap<&'static str, HashMap<&'static str, Arc<Served>>>>,
     by_name: HashMap<String, Arc<Served>>,
+    /// By the resource under which objects are stored: the names and versions that show the same objects.
+    by_storage: HashMap<Arc<str>, Vec<Arc<Served>>>,
 }
 
 impl Kinds {
@@ -195,11 +197,15 @@ impl Kinds {
         // A kind that was added before gives way: the generic form of a kind is replaced by its own file's.
         if let Some(previous) = previous {
             self.all.retain(|other| !Arc::ptr_eq(other, &previous));
+            if let Some(same) = self.by_storage.get_mut(&previous.storage) {
+                same.retain(|other| !Arc::ptr_eq(other, &previous));
+            }
         }
         // A version of a resource that is stored in another has no name of its own.
         if served.conversion.is_none() || !self.by_name.contains_key(&served.qualified) {
             self.by_name.insert(served.qualified.clone(), served.clone());
         }
+        self.by_storage.entry(served.storage.clone()).or_default().push(served.clone());
         self.all.push(served);
     }
 
@@ -213,6 +219,11 @@ impl Kinds {
 
     pub fn all(&self) -> &[Arc<Served>] {
         &self.all
+    }
+
+    /// All that is served of the objects that are stored under `storage`.
+    pub fn of_storage(&self, storage: &str) -> &[Arc<Served>] {
+        self.by_storage.get(storage).map_or(&[], Vec::as_slice)
     }
 
     /// By URL: `("apps", "v1", "deployments")`.

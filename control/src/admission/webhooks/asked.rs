@@ -106,11 +106,10 @@ impl<'a> Asked<'a> {
         let home = if is_namespaces(call.served) { name.as_str() } else { call.namespace };
         let namespace = view.get(&Key::new("namespaces", "", home)).filter(|_| !home.is_empty());
         let is_equivalent = |other: &&Arc<Served>| {
-            other.storage == call.served.storage
-                && !other.is_virtual
-                && (subresource.is_empty() || other.has_subresource(subresource))
+            !other.is_virtual && (subresource.is_empty() || other.has_subresource(subresource))
         };
-        let equivalents = kinds.all().iter().filter(is_equivalent).map(|served| resource(served)).collect();
+        let same = kinds.of_storage(&call.served.storage).iter().filter(is_equivalent);
+        let equivalents = same.map(|served| resource(served)).collect();
         Self {
             call,
             kinds,

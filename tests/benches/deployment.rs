@@ -17,6 +17,10 @@ use naru_tests::{
 };
 
 const RUNS: usize = 5;
+/// As many as one node takes.
+const CROWD: usize = 10_000;
+/// After so long without news, what is only of use to the busy has been given back.
+const REST: Duration = Duration::from_secs(35);
 
 /// When each stage of a pod was first seen.
 #[derive(Default, Clone, Copy)]
@@ -37,8 +41,7 @@ async fn main() {
         let cluster = Cluster::start();
         cluster.import_samples(&["hello"]);
         warm_up(&cluster);
-        let runtimes = children(cluster.pid());
-        let idle = private_mib(cluster.pid()) + runtimes.iter().map(|pid| private_mib(*pid)).sum::<f64>();
+        let idle = private_of_all(&cluster);
         let seen = roll_out(&cluster, pods).await;
         let last = |stage: fn(&Seen) -> Option<Duration>| {
             seen.values().filter_map(stage).max().map_or(f64::NAN, |last| last.as_secs_f64() * 1000.0)
@@ -48,10 +51,10 @@ async fn main() {
         stages[2].push(last(|seen| seen.running));
         stages[3].push(last(|seen| seen.ready));
         control.push(resident_mib(cluster.pid()));
-        runtime.push(runtimes.iter().map(|pid| resident_mib(*pid)).sum());
-        let full = private_mib(cluster.pid()) + runtimes.iter().map(|pid| private_mib(*pid)).sum::<f64>();
-        per_pod.push((full - idle) * 1024.0 / pods as f64);
+        runtime.push(children(cluster.pid()).iter().map(|pid| resident_mib(*pid)).sum());
+        per_pod.push((private_of_all(&cluster) - idle) * 1024.0 / pods as f64);
     }
+    let crowd = crowd().await;
     let mut table = Table::new(&["what", "median", "min", "max", "target"]);
     let mut row = |name: &str, samples: &Samples, unit: &str, target: &str| {
         let cell = |value: f64| format!("{value:.0} {unit}");
@@ -69,8 +72,57 @@ async fn main() {
     row("the last is Ready (status)", &stages[3], "ms", "< 1,500 ms for 1,000");
     row("control plane and agent, resident", &control, "MiB", "");
     row("runtime, resident", &runtime, "MiB", "");
-    row("memory of all processes that a pod adds, private", &per_pod, "KiB", "< 64 KiB");
+    row("memory of all processes that a pod adds at that moment, private", &per_pod, "KiB", "");
+    row(&format!("{CROWD} pods: the last is Ready"), &crowd.ready, "ms", "");
+    row("pods of these that answer", &crowd.answering, "pods", "10,000 pods");
+    row("memory of all processes that a pod adds, private, at rest", &crowd.per_pod, "KiB", "< 64 KiB");
+    row("control plane and agent, resident, at rest", &crowd.control, "MiB", "");
+    row("runtime, resident, at rest", &crowd.runtime, "MiB", "");
     report("deployment", "cargo bench -p naru-tests --bench deployment", &table);
+}
+
+fn private_of_all(cluster: &Cluster) -> f64 {
+    private_mib(cluster.pid()) + children(cluster.pid()).iter().map(|pid| private_mib(*pid)).sum::<f64>()
+}
+
+/// What is measured of a full node.
+#[derive(Default)]
+struct Crowd {
+    ready: Samples,
+    answering: Samples,
+    per_pod: Samples,
+    control: Samples,
+    runtime: Samples,
+}
+
+/// One roll-out of as many pods as a node takes; each is asked once, and then they are left alone.
+async fn crowd() -> Crowd {
+    let cluster = Cluster::start();
+    cluster.import_samples(&["hello"]);
+    let idle = private_of_all(&cluster);
+    let mut crowd = Crowd::default();
+    let seen = roll_out(&cluster, CROWD).await;
+    let ready = seen.values().filter_map(|of| of.ready).max().expect("all are ready");
+    crowd.ready.push(ready.as_secs_f64() * 1000.0);
+    crowd.answering.push(count_answering(&cluster).await as f64);
+    tokio::time::sleep(REST).await;
+    crowd.per_pod.push((private_of_all(&cluster) - idle) * 1024.0 / CROWD as f64);
+    crowd.control.push(resident_mib(cluster.pid()));
+    crowd.runtime.push(children(cluster.pid()).iter().map(|pid| resident_mib(*pid)).sum());
+    crowd
+}
+
+async fn count_answering(cluster: &Cluster) -> usize {
+    let api: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    let pods = api.list(&Default::default()).await.expect("a list");
+    let client = cluster.http();
+    let mut answering = 0;
+    for pod in pods {
+        let address = pod.status.and_then(|status| status.pod_ip).expect("an address");
+        let answer = client.get(format!("http://{address}:8080/")).send().await;
+        answering += usize::from(answer.is_ok_and(|answer| answer.status().is_success()));
+    }
+    answering
 }
 
 /// One pod first, so that the image is on the node and compiled, as on a node that has been up for a while.

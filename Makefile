@@ -8,7 +8,7 @@ NARU := $(CARGO_TARGET_DIR)/debug/naru
 .PHONY: help demo build samples setup tools clients test unit e2e schemathesis bench lint fmt deny clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: ## what the build needs from the system (protoc)
 	@tools/setup.sh build

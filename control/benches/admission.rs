@@ -1,8 +1,8 @@
 //! What admission costs a write that it does not concern, and what a quota costs the writers of its namespace.
 //!
-//! `cargo bench -p naru-control --bench admission [-- DIR]` prints two tables: a ConfigMap's whole way but for the store (a
-//! dry run) beside webhooks, policies and quotas for other things; and 64 clients that create ConfigMaps in a namespace
-//! without and with a quota, in a store below DIR (a temporary directory by default).
+//! `cargo bench -p naru-control --bench admission [-- DIR]` prints two tables: a ConfigMap's whole way but for the
+//! store (a dry run) beside webhooks, policies and quotas for other things; and 64 clients that create ConfigMaps in a
+//! namespace without and with a quota, in a store below DIR (a temporary directory by default).
 
 use std::{
     path::{Path, PathBuf},

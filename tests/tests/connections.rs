@@ -199,7 +199,8 @@ async fn to_connect_takes_the_right_to() {
     assert!(refused.contains("cannot get resource \"pods/proxy\""), "{refused}");
 }
 
-/// Sleeps for an hour; with arguments, copies its input to its output and exits with how many it has, its name among them.
+/// Sleeps for an hour; with arguments, copies its input to its output and exits with how many it has, its name among
+/// them.
 const COPIES: &str = include_str!("../guests/copies.wat");
 
 /// A cluster with the pods `worker`, which ticks, and `copies`, which sleeps.
@@ -255,9 +256,9 @@ fn the_clients_of_other_languages_open_streams() {
     }
 }
 
-/// `kubectl cp` runs `tar` in the container. A wasm container runs its own module whatever the program is called, so that
-/// one which brings several tools under their names can answer to `tar`, too; others end with what they make of such
-/// arguments.
+/// `kubectl cp` runs `tar` in the container. A wasm container runs its own module whatever the program is called, so
+/// that one which brings several tools under their names can answer to `tar`, too; others end with what they make of
+/// such arguments.
 #[test]
 fn a_copy_asks_the_module_for_tar() {
     let cluster = with_commands();

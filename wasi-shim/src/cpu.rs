@@ -3,8 +3,8 @@
 //! A guest starts wherever its future is polled and may use one slice for free: most requests end within it. When the
 //! slice is over (the epoch deadline), the guest goes to the queue of this file. At most as many guests as there are
 //! CPUs hold a slot; the next slot goes to the container with the least virtual time (CPU time divided by shares), so
-//! that containers share by weight however many instances each runs; time that nobody else wanted is not counted. A container over its limit waits until its next
-//! period, as with cgroups: a quota per 100 ms, with debts carried over.
+//! that containers share by weight however many instances each runs; time that nobody else wanted is not counted. A
+//! container over its limit waits until its next period, as with cgroups: a quota per 100 ms, with debts carried over.
 //!
 //! Free slices are counted and limited like any other time, but not queued: of many short requests the connections
 //! that bring them take turns, not the containers.

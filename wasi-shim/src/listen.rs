@@ -64,7 +64,8 @@ pub async fn accept(core: Arc<Core>, listener: TcpListener) {
     }
 }
 
-/// Serves one connection to its end, to the end of its current requests when the container stops, or until it is killed.
+/// Serves one connection to its end, to the end of its current requests when the container stops, or until it is
+/// killed.
 pub async fn serve_connection<IO>(core: Arc<Core>, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,

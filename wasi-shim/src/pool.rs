@@ -2,7 +2,8 @@
 //!
 //! A pooled instance costs address space, and memory mappings of which a process has few (`vm.max_map_count`): two per
 //! stack when the pool is made and about four per live instance. The pool is made so small that it cannot run into
-//! that limit; what waits for a free instance waits in the engine's own queue (see `engine`), not in the kernel's errors.
+//! that limit; what waits for a free instance waits in the engine's own queue (see `engine`), not in the kernel's
+//! errors.
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 

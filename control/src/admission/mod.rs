@@ -3,8 +3,8 @@
 //! Built in: namespaces must exist and live (`lifecycle`), roles give no more than their writer holds (`rbac`), agents
 //! write what is their node's (`nodes`), certificates are asked for, approved and signed by who may (`certificates`),
 //! pods get their account and its token (`service_account`), a priority (`priority`) and default tolerations (`pods`).
-//! Then come the plugins of `chain`, and servers outside (`webhooks`); where those change something, all of it is done
-//! once more. What a write uses of its namespace's quotas is charged with it (`quota`).
+//! Then come the plugins of `chain`, policies in CEL (`policies`), and servers outside (`webhooks`); where those change
+//! something, all of it is done once more. What a write uses of its namespace's quotas is charged with it (`quota`).
 
 mod certificates;
 mod chain;

@@ -130,7 +130,8 @@ impl Default for Room {
 }
 
 impl Payload {
-    /// Reads the body, refusing what is larger than the limit or does not come in time; no more of it than that is kept.
+    /// Reads the body, refusing what is larger than the limit or does not come in time; no more of it than that is
+    /// kept.
     pub async fn read(self) -> Result<Bytes, ApiError> {
         match self {
             Self::Coming(body) => Ok(read(body, None).await?.0),

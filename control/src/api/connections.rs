@@ -37,7 +37,8 @@ pub struct Options {
     pub path: String,
 }
 
-/// Asks whether a connection to `subresource` may be made, and answers what it is to be; `path` is what follows `proxy`.
+/// Asks whether a connection to `subresource` may be made, and answers what it is to be; `path` is what follows
+/// `proxy`.
 pub async fn admit(
     registry: &Registry,
     call: &Call<'_>,

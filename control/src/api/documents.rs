@@ -268,7 +268,7 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
     }
 }
 
-/// Documents are JSON only. A client that takes nothing but protobuf is told so instead of misled.
+/// For documents that are JSON only: a client that takes nothing but protobuf is told so instead of misled.
 fn refuse_protobuf(accept: &str) -> Result<(), ApiError> {
     let takes_json = accept.is_empty()
         || accept.split(',').any(|clause| {

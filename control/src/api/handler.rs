@@ -51,7 +51,8 @@ pub struct State {
 }
 
 impl State {
-    /// `fairness` admits requests, `kubelet_client` is what node agents are shown, `shutdown` ends what would go on for long.
+    /// `fairness` admits requests, `kubelet_client` is what node agents are shown, `shutdown` ends what would go on for
+    /// long.
     ///
     /// # Errors
     /// Where the identity cannot be used for TLS.

@@ -10,8 +10,8 @@ mod computed;
 mod connections;
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
-mod encoding;
-mod evictions; // JSON, YAML, protobuf; gzip.
+mod encoding; // JSON, YAML, protobuf; gzip.
+mod evictions;
 mod flow; // Seats, by priority and fairness.
 mod form; // As they are, as a table, metadata only.
 mod handler;

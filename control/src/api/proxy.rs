@@ -24,8 +24,8 @@ use crate::{
     store::{Key, Store},
 };
 
-/// Answers `…/NAME/proxy` and all below; `asked` is what follows in the URL, with its slash, and `path` what the server is
-/// asked for.
+/// Answers `…/NAME/proxy` and all below; `asked` is what follows in the URL, with its slash, and `path` what the server
+/// is asked for.
 pub async fn answer(
     exchange: Exchange<'_>,
     call: &Call<'_>,

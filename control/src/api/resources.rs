@@ -35,7 +35,8 @@ struct Place {
     namespace: String,
     name: String,
     subresource: String,
-    /// Whether the path itself asks for a watch: `/api/v1/watch/pods`, deprecated, but served by Kubernetes to this day.
+    /// Whether the path itself asks for a watch: `/api/v1/watch/pods`, deprecated, but served by Kubernetes to this
+    /// day.
     is_watch: bool,
     /// What follows a subresource that leads to somebody else, as it stands in the URL, with its slash.
     rest: String,

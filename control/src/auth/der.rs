@@ -40,8 +40,8 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
-/// What is `signed`, be it a certificate or a request for one, with `new` in the place of `old`, which its body holds once;
-/// signed anew with `key`, which must be of the same kind as the last one.
+/// What is `signed`, be it a certificate or a request for one, with `new` in the place of `old`, which its body holds
+/// once; signed anew with `key`, which must be of the same kind as the last one.
 pub fn signed_anew(signed: &[u8], old: &[u8], new: &[u8], key: &KeyPair) -> Result<Vec<u8>, String> {
     let unreadable = || "the certificate cannot be read".to_owned();
     let (content, _) = split(signed).ok_or_else(unreadable)?;

@@ -104,8 +104,8 @@ impl Authority {
         now: Timestamp,
         validity: SignedDuration,
     ) -> Result<String, String> {
-        // rcgen's distinguished names keep one value per type, and subjects have several groups: what it makes gets a name
-        // that is nobody's, in the place of which the real one is put.
+        // rcgen's distinguished names keep one value per type, and subjects have several groups: what it makes gets a
+        // name that is nobody's, in the place of which the real one is put.
         let placeholder = uuid::Uuid::new_v4().to_string();
         let mut params = CertificateParams::default();
         params.subject_alt_names = requested.names;

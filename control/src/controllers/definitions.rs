@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions: decides which names a definition gets, says so in its status, and removes its objects with
-//! it.
+//! CustomResourceDefinitions: decides which names a definition gets, says so in its status, and removes its objects
+//! with it.
 
 use std::collections::BTreeSet;
 
@@ -155,8 +155,8 @@ fn set(
     condition.message = Some(message.into());
 }
 
-/// The names that the definition may use, and why not all that it asks for: a name of each sort belongs, within a group,
-/// to whom it was given first.
+/// The names that the definition may use, and why not all that it asks for: a name of each sort belongs, within a
+/// group, to whom it was given first.
 fn accepted(
     definition: &CustomResourceDefinition,
     cache: &Cache,

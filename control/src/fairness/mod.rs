@@ -5,21 +5,21 @@
 //! hash look-ups and one atomic exchange. `queues` decides who waits how long, `seats` who may lend to whom; both are
 //! pure.
 //!
-//! **How many seats.** A seat is held from when all of a request is here until its answer is ready to be sent. In Naru a read holds
-//! one for microseconds of CPU and never waits, so reads hardly use more seats than there are cores; a write holds one
-//! while its group commit reaches the disk, and the more writes wait together, the better: what seats bound is the
-//! memory of bodies and objects under way. So the server has as many as kube-apiserver by default, 400 + 200, which
-//! also keeps the arithmetic of shares that people know. What a CPU does have to fear is LISTs: they take as many
-//! seats as they are large, and let others run before they begin.
+//! **How many seats.** A seat is held from when all of a request is here until its answer is ready to be sent. In Naru
+//! a read holds one for microseconds of CPU and never waits, so reads hardly use more seats than there are cores; a
+//! write holds one while its group commit reaches the disk, and the more writes wait together, the better: what seats
+//! bound is the memory of bodies and objects under way. So the server has as many as kube-apiserver by default, 400 +
+//! 200, which also keeps the arithmetic of shares that people know. What a CPU does have to fear is LISTs: they take as
+//! many seats as they are large, and let others run before they begin.
 //!
 //! A body that comes slowly holds none: Kubernetes reads it from within the handler, but there the client's pace is the
-//! request's deadline, and here it would be up to a minute of somebody else's seat. Requests that another API server answers
-//! are seated like others, as they are in Kubernetes.
+//! request's deadline, and here it would be up to a minute of somebody else's seat. Requests that another API server
+//! answers are seated like others, as they are in Kubernetes.
 //!
-//! The control plane's own controllers do not come this way. In Kubernetes they are clients over HTTP, in levels of their
-//! own (`workload-high`, `leader-election`) so that nobody can crowd them out; here they are a few tasks of this process, each
-//! works on one thing at a time, and nothing can crowd them out. A seat would bound nothing, and would let a flood of
-//! requests stop the garbage collector that cleans up after it.
+//! The control plane's own controllers do not come this way. In Kubernetes they are clients over HTTP, in levels of
+//! their own (`workload-high`, `leader-election`) so that nobody can crowd them out; here they are a few tasks of this
+//! process, each works on one thing at a time, and nothing can crowd them out. A seat would bound nothing, and would
+//! let a flood of requests stop the garbage collector that cleans up after it.
 
 mod classify;
 mod follow;

@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn zero_values_are_dropped_unless_the_field_is_a_pointer() {
-        // metadata with a name and the empty fields that Go sends along; spec.replicas is a pointer, minReadySeconds not.
+        // metadata with a name and the empty fields that Go sends along; spec.replicas is a pointer, minReadySeconds
+        // not.
         let metadata = [field(1, b"web"), field(2, b""), number(7, 0), field(8, b"")].concat();
         let spec = [number(1, 0), number(5, 0)].concat();
         let body = envelope("apps/v1", "Deployment", &[field(1, &metadata), field(2, &spec)].concat());

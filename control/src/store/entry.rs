@@ -236,7 +236,8 @@ impl Entry {
     }
 
     /// The object as `T`, without `metadata.managedFields`, decoded once and shared by all who ask. (An entry that was
-    /// replaced long ago, or that nobody asked for a while, forgets the decoded form to save memory, and decodes again.)
+    /// replaced long ago, or that nobody asked for a while, forgets the decoded form to save memory, and decodes
+    /// again.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Typed::Kept { object, is_used } = &mut *typed

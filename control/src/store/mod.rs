@@ -221,8 +221,8 @@ impl Store {
         }
     }
 
-    /// Encrypts what is on disk anew whenever the keys change, until `shutdown`: nothing is left that the first provider
-    /// did not write. Ends at once where nothing is encrypted.
+    /// Encrypts what is on disk anew whenever the keys change, until `shutdown`: nothing is left that the first
+    /// provider did not write. Ends at once where nothing is encrypted.
     pub async fn keep_sealed(&self, shutdown: CancellationToken) {
         if let Some(member) = &self.member
             && self.sealer.is_configured()

@@ -1,4 +1,5 @@
-//! Sets of fields, in the form of `FieldsV1`: a trie whose edges are named `f:NAME`, `k:{KEYS}`, `v:VALUE` or `i:INDEX`.
+//! Sets of fields, in the form of `FieldsV1`: a trie whose edges are named `f:NAME`, `k:{KEYS}`, `v:VALUE` or
+//! `i:INDEX`.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

@@ -48,11 +48,11 @@ mod services; // Services, for environment variables and the data plane.
 mod settings;
 mod shared; // What all workers of an agent share.
 mod status_writer; // Status writes: coalesced and bounded.
-mod streaming; // The protocols of those.
+mod streaming; // The protocols of exec, attach and port-forward.
 mod termination_message; // What a container says of its own end.
 mod tokens;
 mod volume_writer; // Files that change all at once.
-mod volumes; // Volumes of a pod on disk.
+mod volumes; // A pod's volumes, as files of this node.
 mod worker; // One pod's task.
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a node's agent until `shutdown`; workloads go on running after it returns.
 ///
-/// Registers the node, adopts what the runtime already runs, and follows the API from there. Loses of connection, to
+/// Registers the node, adopts what the runtime already runs, and follows the API from there. Losses of connection, to
 /// the API or to the runtime, are waited out.
 ///
 /// # Errors

@@ -157,8 +157,8 @@ impl RestartPolicy {
     }
 }
 
-/// With the fields that an ephemeral container may have. The one whose processes it wants to see (`targetContainerName`)
-/// has none to show: what runs as WebAssembly is alone with itself.
+/// With the fields that an ephemeral container may have. The one whose processes it wants to see
+/// (`targetContainerName`) has none to show: what runs as WebAssembly is alone with itself.
 fn as_container(container: &EphemeralContainer) -> Container {
     let container = container.clone();
     Container {

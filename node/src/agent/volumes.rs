@@ -1,4 +1,4 @@
-//! Volumes of a pod on disk: made before its sandbox, refreshed while it runs, removed after it.
+//! A pod's volumes as files of this node: made before its sandbox, refreshed while it runs, removed after it.
 //!
 //! emptyDir, hostPath, and the four kinds that hold text from the API: configMap, secret, downwardAPI, projected.
 //! Every other kind is refused with a message that names it.

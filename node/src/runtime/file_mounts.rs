@@ -1,8 +1,8 @@
 //! Single files that are mounted.
 //!
 //! WASI opens folders only: the files of one guest folder are linked (a hard link: what the guest writes is in the
-//! file) into a folder of the container's own, which is mounted in their place. A file of another file system (text from
-//! the API is kept in memory) cannot be linked: where it is read-only it is copied, as it would not follow the API
+//! file) into a folder of the container's own, which is mounted in their place. A file of another file system (text
+//! from the API is kept in memory) cannot be linked: where it is read-only it is copied, as it would not follow the API
 //! either way.
 
 use std::{

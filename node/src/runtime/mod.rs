@@ -1,4 +1,4 @@
-//! The CRI server that puts wasm and Linux containers together in one sandbox.
+//! The CRI server: pods' sandboxes, and the wasm containers in them.
 //!
 //! [`serve`] is a process of its own: CRI v1 and the data plane's service on a Unix socket, images and compiled
 //! modules under a data directory, containers and listeners in memory. Invariant: it needs nobody to go on; the

@@ -110,8 +110,8 @@ fn missing_in_core(error: &wasmtime::Error) -> LoadError {
     }
 }
 
-/// wasmtime tells in words only: the interface in the outermost error, in the next one the function that is missing, both
-/// in backquotes. Of an interface that is not there at all each function is missing: then it alone is named.
+/// wasmtime tells in words only: the interface in the outermost error, in the next one the function that is missing,
+/// both in backquotes. Of an interface that is not there at all each function is missing: then it alone is named.
 fn missing_in_component(error: &wasmtime::Error) -> LoadError {
     let names: Vec<String> = error.chain().filter_map(|cause| quoted(&cause.to_string())).collect();
     let import = match names.as_slice() {

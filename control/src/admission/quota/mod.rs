@@ -1,9 +1,9 @@
 //! ResourceQuota: what a namespace may hold in all.
 //!
-//! **Invariant:** a write that uses some of a quota changes the quota's `status.used` in the same transaction, under the
-//! condition that the quota is still the one that was looked at. So no number of concurrent writers exceeds it, and a
-//! write that fails uses nothing. What is given back is found by the quota controller, from [`recount`]. `turns` lets
-//! writers of one namespace go to the disk together all the same.
+//! **Invariant:** a write that uses some of a quota changes the quota's `status.used` in the same transaction, under
+//! the condition that the quota is still the one that was looked at, or becomes the one that another write leaves. So
+//! no number of concurrent writers exceeds it, and a write that fails uses nothing. What is given back is found by the
+//! quota controller, from [`recount`]. `turns` lets writers of one namespace go to the disk together all the same.
 
 mod turns; // Writers that share a flush.
 pub mod usage;
@@ -51,7 +51,8 @@ impl<'a> Charges<'a> {
     }
 }
 
-/// What must be written with `new` (which replaces `old` in an update) for the namespace's quotas to know of it. A writer
+/// What must be written with `new` (which replaces `old` in an update) for the namespace's quotas to know of it. A
+/// writer
 /// `in_line` builds on what those before it are writing.
 pub fn charge(
     view: &Snapshot,

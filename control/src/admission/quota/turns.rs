@@ -2,12 +2,12 @@
 //!
 //! A write changes the quota in its own transaction, so each one builds on the last: were it to wait until that is on
 //! disk, every write would cost a flush of its own. Instead, a writer holds its namespace's line only until its
-//! transaction has a place in the order of writes ([`Store::propose`]), and leaves the quota as it will be. The next one
-//! builds on that, under the condition that it came true ([`Precondition::Like`]).
+//! transaction has a place in the order of writes ([`Store::propose`]), and leaves the quota as it will be. The next
+//! one builds on that, under the condition that it came true ([`Precondition::Like`]).
 //!
-//! **Invariant:** what is left here decides nothing. A quota is exceeded or not by the conditions of transactions, which
-//! are judged when they are applied; when something that was built on comes to nothing, so does what was built, and its
-//! writer begins anew with what is stored. Nothing is remembered across a restart, and nothing needs to be.
+//! **Invariant:** what is left here decides nothing. A quota is exceeded or not by the conditions of transactions,
+//! which are judged when they are applied; when something that was built on comes to nothing, so does what was built,
+//! and its writer begins anew with what is stored. Nothing is remembered across a restart, and nothing needs to be.
 //!
 //! [`Store::propose`]: crate::store::Store::propose
 
@@ -77,8 +77,8 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for a turn in the namespace of `call`; at once, and without one, where nothing is rationed. Who `is_patient`
-    /// would rather step back than be refused for what may not come true.
+    /// Waits for a turn in the namespace of `call`; at once, and without one, where nothing is rationed. Who
+    /// `is_patient` would rather step back than be refused for what may not come true.
     pub async fn take(&self, view: &Snapshot, call: &Call<'_>, is_patient: bool) -> Option<InLine<'_>> {
         if call.dry_run || !is_rationed(view, call) {
             return None;
@@ -132,7 +132,8 @@ impl InLine<'_> {
         }
     }
 
-    /// Gives the turn to the next one: a transaction that writes `object` and leaves `quotas` is in the order of writes.
+    /// Gives the turn to the next one: a transaction that writes `object` and leaves `quotas` is in the order of
+    /// writes.
     pub fn proposed(self, object: Key, quotas: Vec<(Key, Coming)>) -> Underway {
         let mut chain = self.turn.chain();
         chain.in_flight += 1;

@@ -173,8 +173,8 @@ fn ready(slice: &EndpointSlice, port_name: &str) -> Vec<(String, u16)> {
 
 /// Answers a request below `/apis/GROUP/VERSION` of another server.
 ///
-/// It takes a seat like any other, until the other server answers; one that becomes a stream does not. A body that is not
-/// known to be short is passed on as it comes, and keeps no seat while it does.
+/// It takes a seat like any other, until the other server answers; one that becomes a stream does not. A body that is
+/// not known to be short is passed on as it comes, and keeps no seat while it does.
 pub async fn answer(mut exchange: Exchange<'_>, remote: &Remote) -> Result<Response<Body>, ApiError> {
     enter(&mut exchange).await?;
     let (method, resource) = (&exchange.parts.method, resource_of(exchange.parts.uri.path()));

@@ -261,7 +261,8 @@ fn value_rules(schema: &JSONSchemaProps, path: &Path, errors: &mut FieldErrors) 
     }
 }
 
-/// A schema below `allOf`, `anyOf`, `oneOf` or `not`: it may restrict what the schema around it says, and say nothing new.
+/// A schema below `allOf`, `anyOf`, `oneOf` or `not`: it may restrict what the schema around it says, and say nothing
+/// new.
 fn alternative(
     schema: &JSONSchemaProps,
     is_int_or_string: bool,

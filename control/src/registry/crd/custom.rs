@@ -460,8 +460,8 @@ const BLOCKING: [FieldErrorKind; 5] = [
     FieldErrorKind::TypeInvalid,
 ];
 
-/// Forgives what is wrong with fields that the update does not touch: the schema may have changed after the object. Of a
-/// required field, what counts is the object that it is missing in.
+/// Forgives what is wrong with fields that the update does not touch: the schema may have changed after the object. Of
+/// a required field, what counts is the object that it is missing in.
 fn ratchet(new: &CustomObject, old: &CustomObject, errors: &mut FieldErrors) {
     errors.0.retain(|error| {
         let Some(mut steps) = steps(&error.field) else { return true };

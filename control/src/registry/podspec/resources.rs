@@ -309,7 +309,8 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// Completes the requests and limits of the pod as a whole from those of its containers, where the client began to set them.
+/// Completes the requests and limits of the pod as a whole from those of its containers, where the client began to set
+/// them.
 pub fn default_pod_level(spec: &mut PodSpec) {
     if spec.resources.is_none() {
         return;

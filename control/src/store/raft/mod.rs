@@ -8,11 +8,11 @@
 //! # Why the log is not in redb
 //!
 //! It was measured both ways, batch for batch (`cargo bench -p naru-control --bench raft_log`, figures in
-//! docs/PERFORMANCE.md). Appending to a file costs one write and one `fdatasync`; a durable commit of redb flushes once,
-//! too, but copies the pages from root to leaf for every batch, and again when the log is purged. On a disk where the
-//! flush dominates they are equal; on a fast one segments append 3 to 30 times as many batches and leave the CPU to
-//! others. So the log is append-only [`segments`], where each batch is one frame with its checksum, and redb keeps what it
-//! is good at: the whole state, ordered, updated in place and transactionally.
+//! docs/PERFORMANCE.md). Appending to a file costs one write and one `fdatasync`; a durable commit of redb flushes
+//! once, too, but copies the pages from root to leaf for every batch, and again when the log is purged. On a disk where
+//! the flush dominates they are equal; on a fast one segments append 3 to 30 times as many batches and leave the CPU to
+//! others. So the log is append-only [`segments`], where each batch is one frame with its checksum, and redb keeps what
+//! it is good at: the whole state, ordered, updated in place and transactionally.
 
 mod checkpoint;
 mod codec;

@@ -44,9 +44,9 @@ impl Cipher {
         Ok(Self::AesGcm(Box::new(LessSafeKey::new(key))))
     }
 
-    /// AES in cipher block chaining mode with a random first block and PKCS#7 padding. It hides values, but does not notice
-    /// that somebody changed them, or put one in the place of another: it is here for who must read what it wrote, or is
-    /// told to use it.
+    /// AES in cipher block chaining mode with a random first block and PKCS#7 padding. It hides values, but does not
+    /// notice that somebody changed them, or put one in the place of another: it is here for who must read what it
+    /// wrote, or is told to use it.
     pub fn aes_cbc(secret: &[u8]) -> Result<Self, String> {
         match secret.len() {
             16 | 24 | 32 => Ok(Self::AesCbc(secret.to_vec())),

@@ -34,7 +34,8 @@ const MAX_CONTROL: usize = 64 << 10;
 /// Data is handed on in pieces, however large its frame is.
 const PIECE: usize = 32 << 10;
 
-/// Speaks SPDY until the client goes or something is queued that closes the connection. What the client opens is accepted and given to `streams`.
+/// Speaks SPDY until the client goes or something is queued that closes the connection. What the client opens is
+/// accepted and given to `streams`.
 pub async fn serve(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,

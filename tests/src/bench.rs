@@ -88,10 +88,20 @@ pub fn resident_mib(pid: u32) -> f64 {
 
 /// Resident memory of a process that is its own, without what it shares with others through files.
 pub fn private_mib(pid: u32) -> f64 {
+    rollup_mib(pid, "Private_")
+}
+
+/// Resident memory of a process where a page that several share counts in parts: the sum over processes counts it once.
+pub fn proportional_mib(pid: u32) -> f64 {
+    rollup_mib(pid, "Pss:")
+}
+
+/// The sum of the lines of `smaps_rollup` that begin with `name`.
+fn rollup_mib(pid: u32, name: &str) -> f64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let kib: f64 = rollup
         .lines()
-        .filter(|line| line.starts_with("Private_"))
+        .filter(|line| line.starts_with(name))
         .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
         .sum();
     kib / 1024.0

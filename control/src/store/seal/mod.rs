@@ -2,8 +2,9 @@
 //!
 //! An object's JSON is sealed where it is written, in the log and in checkpoints alike, and opened where it is read;
 //! memory holds it plain. A sealed value begins with its provider's and key's names, as in Kubernetes
-//! (`k8s:enc:aesgcm:v1:KEY:`), which no JSON does. aesgcm and secretbox bind the object's key to it and notice damage, so
-//! that ciphertexts cannot be exchanged; aescbc, as in Kubernetes, does neither. `config` reads the file, `cipher` encrypts.
+//! (`k8s:enc:aesgcm:v1:KEY:`), which no JSON does. aesgcm and secretbox bind the object's key to it and notice damage,
+//! so that ciphertexts cannot be exchanged; aescbc, as in Kubernetes, does neither. `config` reads the file, `cipher`
+//! encrypts.
 //!
 //! **Invariant:** what cannot be opened keeps the store from starting, before anything is written.
 

@@ -185,19 +185,24 @@ async fn a_replica_set_adopts_releases_orphans_and_deletes_the_cheapest_first() 
     assert_eq!(pods(&kubectl)[0][0], *dearest);
 }
 
-/// A budget, with the status that its controller gives it when `healthy` of `wanted` pods are there.
-fn budget(kubectl: &Kubectl, name: &str, spec: &str, healthy: i32, wanted: i32) {
+/// Makes a budget for `app: web`, and waits until it counts `healthy` pods and wants `wanted`.
+async fn budget(kubectl: &Kubectl, name: &str, spec: &str, healthy: i32, wanted: i32) {
     kubectl.apply(&format!(
         "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{name: {name}}}\nspec: {{selector: {{matchLabels: \
          {{app: web}}}}, {spec}}}\n"
     ));
-    let allowed = (healthy - wanted).max(0);
-    let status = json!({ "status": {
-        "observedGeneration": 1, "currentHealthy": healthy, "desiredHealthy": wanted, "expectedPods": 1,
-        "disruptionsAllowed": allowed,
-    } });
-    let patch = ["patch", "pdb", name, "--subresource=status", "--type=merge", "-p", &status.to_string()];
-    kubectl.run(&patch).ok();
+    until_budget(kubectl, name, &format!("1 {healthy} {wanted} {}", (healthy - wanted).max(0))).await;
+}
+
+/// Waits until the budget's status is `counts`: the generation observed, healthy, wanted and allowed.
+async fn until_budget(kubectl: &Kubectl, name: &str, counts: &str) {
+    let path = "jsonpath={.status.observedGeneration} {.status.currentHealthy} {.status.desiredHealthy} \
+                {.status.disruptionsAllowed}";
+    eventually(&format!("budget {name} counts {counts}"), async || {
+        let found = kubectl.run(&["get", "pdb", name, "-o", path]).ok();
+        if found == counts { Ok(()) } else { Err(found) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +212,7 @@ async fn a_drain_waits_for_budgets() {
     cluster.import_samples(&["hello"]);
     kubectl.apply(&lone_pod("one", "app: web"));
     kubectl.run(&["wait", "--for=condition=Ready", "pod/one", "--timeout=60s"]).ok();
-    budget(&kubectl, "web", "minAvailable: 1", 1, 1);
+    budget(&kubectl, "web", "minAvailable: 1", 1, 1).await;
     let api = Api::of(&cluster).await;
     let evict = async |name: &str| {
         let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name } });
@@ -240,7 +245,7 @@ async fn a_drain_waits_for_budgets() {
     kubectl.run(&["uncordon", &node]).ok();
 
     // Two budgets about one pod are too many to obey.
-    budget(&kubectl, "again", "minAvailable: 1", 1, 1);
+    budget(&kubectl, "again", "minAvailable: 1", 1, 1).await;
     let refused = evict("one").await;
     assert_eq!(refused.status, 500);
     assert_eq!(
@@ -256,17 +261,145 @@ async fn a_drain_waits_for_budgets() {
     );
     kubectl.run(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/two", "--timeout=60s"]).ok();
     kubectl.run(&["delete", "pdb", "web"]).ok();
-    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: IfHealthyBudget", 1, 2);
+    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: IfHealthyBudget", 1, 2).await;
     assert_eq!(evict("two").await.status, 429);
     kubectl.run(&["delete", "pdb", "web"]).ok();
-    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: AlwaysAllow", 1, 2);
+    budget(&kubectl, "web", "minAvailable: 2, unhealthyPodEvictionPolicy: AlwaysAllow", 1, 2).await;
     assert_eq!(evict("two").await.status, 201);
     kubectl.run(&["wait", "--for=delete", "pod/two", "--timeout=60s"]).ok();
     assert_eq!(evict("one").await.status, 429);
 
     // One more than is needed: it may go, and is counted.
     kubectl.run(&["delete", "pdb", "web"]).ok();
-    budget(&kubectl, "web", "minAvailable: 0", 1, 0);
+    budget(&kubectl, "web", "minAvailable: 0", 1, 0).await;
     assert_eq!(evict("one").await.status, 201);
     kubectl.run(&["wait", "--for=delete", "pod/one", "--timeout=60s"]).ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_moves_the_pods_of_a_deployment_one_by_one() {
+    let cluster = Cluster::start_with(Options { nodes: 2, ..Options::default() });
+    let kubectl = cluster.kubectl();
+    cluster.import_samples(&["hello"]);
+    kubectl.run(&["cordon", "naru-2"]).ok();
+    kubectl.apply(&set("Deployment", 3));
+    kubectl.run(&["create", "pdb", "web", "--selector=app=web", "--max-unavailable=1"]).ok();
+    kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
+    until_budget(&kubectl, "web", "1 3 2 1").await;
+    for kubectl in cluster.kubectls() {
+        let table = kubectl.run(&["get", "pdb"]).ok();
+        let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows[0].join(" "), "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE");
+        assert_eq!(rows[1][..4], ["web", "N/A", "1", "1"]);
+        let told = kubectl.run(&["describe", "pdb", "web"]).ok();
+        let told: Vec<String> =
+            told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for line in ["Allowed disruptions: 1", "Current: 3", "Desired: 2", "Total: 3"] {
+            assert!(told.iter().any(|other| other == line), "{told:?}");
+        }
+    }
+    let path =
+        "jsonpath={.status.conditions[0].type} {.status.conditions[0].status} {.status.conditions[0].reason}";
+    let condition = kubectl.run(&["get", "pdb", "web", "-o", path]).ok();
+    assert_eq!(condition, "DisruptionAllowed True SufficientPods");
+
+    // All pods are on the first node, and may go to the second only.
+    assert!(pods(&kubectl).iter().all(|[_, _, node, _]| node == "naru-1"));
+    kubectl.run(&["uncordon", "naru-2"]).ok();
+    let drained = std::thread::scope(|scope| {
+        let drain = scope.spawn(|| kubectl.run(&["drain", "naru-1", "--timeout=60s"]));
+        let ready = "jsonpath={range .items[*]}{.metadata.deletionTimestamp}#{.status.conditions[?(@.type==\"Ready\")].status}\
+                     {\"\\n\"}{end}";
+        while !drain.is_finished() {
+            let listed = kubectl.run(&["get", "pods", "-l", "app=web", "-o", ready]).ok();
+            let serving = listed.lines().filter(|line| *line == "#True").count();
+            assert!(serving >= 2, "more than one is away: {listed}");
+        }
+        drain.join().expect("kubectl ran")
+    });
+    let drained = drained.stderr.clone() + &drained.ok();
+    assert!(drained.contains("node/naru-1 drained"), "{drained}");
+    let waits = drained.matches("(will retry after 5s): Cannot evict pod as it would violate").count();
+    assert!(waits >= 2, "not all could go at once: {drained}");
+    assert!(pods(&kubectl).iter().all(|[_, _, node, _]| node == "naru-2"));
+    kubectl.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).ok();
+    until_budget(&kubectl, "web", "1 3 2 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_goes_by_the_scale_of_whatever_controls_its_pods() {
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    kubectl.run(&["wait", "--for=create", "serviceaccount/default", "--timeout=30s"]).ok();
+    kubectl.apply(
+        "\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: fleets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: fleets, singular: fleet, kind: Fleet}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+    subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.size}}
+",
+    );
+    kubectl.run(&["wait", "--for=condition=Established", "crd/fleets.example.com", "--timeout=30s"]).ok();
+    let fleet = "{apiVersion: example.com/v1, kind: Fleet, metadata: {name: ferries}, spec: {size: 5}}";
+    eventually("a fleet is taken", async || {
+        let answer = kubectl.run_with(&["apply", "-f", "-"], fleet);
+        if answer.code == 0 { Ok(()) } else { Err(answer.stderr) }
+    })
+    .await;
+    let uid = kubectl.run(&["get", "fleet", "ferries", "-o", "jsonpath={.metadata.uid}"]).ok();
+    let running = |name: &str, owner: &str| {
+        kubectl.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: web}}, ownerReferences: [{owner}]}}, \
+             spec: {{schedulerName: nobody, containers: [{{name: c, image: none}}]}}}}"
+        ));
+        let status = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
+        kubectl.run(&["patch", "pod", name, "--subresource=status", "-p", status]).ok();
+    };
+    let owner =
+        format!("{{apiVersion: example.com/v1, kind: Fleet, name: ferries, uid: {uid}, controller: true}}");
+    for name in ["one", "two", "three", "four"] {
+        running(name, &owner);
+    }
+    // Three fifths, rounded up from half.
+    budget(&kubectl, "web", "minAvailable: 50%", 4, 3).await;
+    let expected = ["get", "pdb", "web", "-o", "jsonpath={.status.expectedPods}"];
+    assert_eq!(kubectl.run(&expected).ok(), "5");
+
+    // One that no controller speaks for any more: nothing is allowed until that is settled.
+    let set = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: all}, spec: {selector: {matchLabels: {app: all}}, \
+               template: {metadata: {labels: {app: all}}, spec: {nodeSelector: {none: such}, containers: [{name: c, image: none}]}}}}";
+    kubectl.apply(set);
+    let uid = kubectl.run(&["get", "ds", "all", "-o", "jsonpath={.metadata.uid}"]).ok();
+    running(
+        "five",
+        &format!("{{apiVersion: apps/v1, kind: DaemonSet, name: all, uid: {uid}, controller: true}}"),
+    );
+    let problem = "daemonsets.apps does not implement the scale subresource";
+    let failed = format!("SyncFailed {problem} 0");
+    let path = "jsonpath={.status.conditions[0].reason} {.status.conditions[0].message} {.status.disruptionsAllowed}";
+    eventually("the budget says what is wrong", async || {
+        let found = kubectl.run(&["get", "pdb", "web", "-o", path]).ok();
+        if found == failed { Ok(()) } else { Err(found) }
+    })
+    .await;
+    eventually("an event says so, too", async || {
+        let told = kubectl.run(&["events", "--for=pdb/web"]).ok();
+        if told.contains("CalculateExpectedPodCountFailed") && told.contains(problem) {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    kubectl.run(&["delete", "pod", "five", "--force"]).ok();
+    until_budget(&kubectl, "web", "1 4 3 1").await;
 }

@@ -12,6 +12,7 @@ mod cluster_roles;
 mod common;
 mod definitions;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod event_ttl;
 mod framework;
@@ -87,7 +88,7 @@ pub fn spawn(
     handles
 }
 
-/// `registry` knows which types there are for policies to be checked against.
+/// `registry` knows which types there are for policies to be checked against, and which of them have a scale.
 fn controllers(settings: ControllerSettings, registry: Registry) -> Vec<Arc<dyn Controller>> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Typed(replica_set::ReplicaSets)),
@@ -104,7 +105,9 @@ fn controllers(settings: ControllerSettings, registry: Registry) -> Vec<Arc<dyn 
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
         Arc::new(Typed(definitions::Definitions)),
-        Arc::new(Typed(policy_status::PolicyStatus { registry })),
+        Arc::new(Typed(policy_status::PolicyStatus { registry: registry.clone() })),
+        Arc::new(Typed(disruption::Budgets { registry })),
+        Arc::new(disruption::StaleTargets),
         Arc::new(Typed(quota::ResourceQuotas)),
         Arc::new(Typed(volume_protection::Claims)),
         Arc::new(Typed(volume_protection::Volumes)),

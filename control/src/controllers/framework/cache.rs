@@ -21,6 +21,7 @@ use crate::store::{Entry, Key, Meta};
 
 type Entries = BTreeMap<Key, Arc<Entry>>;
 
+const BUDGETS: &str = "poddisruptionbudgets.policy";
 const EXCLUDED_FROM_DISRUPTION: &str = "node.kubernetes.io/exclude-disruption";
 
 /// One change of one object. `is_deleted` leaves the last state in `entry`.
@@ -61,6 +62,8 @@ pub struct Cache {
     pods_by_node: HashMap<String, Entries>,
     /// Pods by namespace, label and value, in one string with NUL between.
     pods_by_label: HashMap<String, Entries>,
+    /// PodDisruptionBudgets by namespace, as every change of a pod asks for them.
+    budgets: HashMap<String, Entries>,
     /// When a node's heartbeat (its Lease or its Ready condition) last changed, by this process's clock. The
     /// timestamps inside are another machine's, and may be from before we were started.
     heartbeats: HashMap<String, Timestamp>,
@@ -207,6 +210,16 @@ impl Cache {
             .filter_map(decoded::<Pod>)
     }
 
+    /// Whether there is any PodDisruptionBudget.
+    pub fn has_budgets(&self) -> bool {
+        !self.budgets.is_empty()
+    }
+
+    /// The PodDisruptionBudgets of a namespace.
+    pub fn budgets_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        self.budgets.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
     /// When the node's heartbeat last changed, as far as this process can tell.
     pub fn heartbeat(&self, node: &str) -> Option<Timestamp> {
         self.heartbeats.get(node).copied()
@@ -233,6 +246,9 @@ impl Cache {
         }
         if !entry.meta.uid.is_empty() && self.by_uid.get(&entry.meta.uid) != Some(key) {
             self.by_uid.insert(entry.meta.uid.clone(), key.clone());
+        }
+        if key.resource() == BUDGETS {
+            self.budgets.entry(key.namespace().into()).or_default().insert(key.clone(), entry.clone());
         }
         if key.resource() != "pods" {
             return;
@@ -261,6 +277,9 @@ impl Cache {
         }
         if new.is_none_or(|new| new.meta.uid != old.meta.uid) {
             self.by_uid.remove(&old.meta.uid);
+        }
+        if key.resource() == BUDGETS && new.is_none() {
+            drop_from(&mut self.budgets, key.namespace(), key);
         }
         if key.resource() != "pods" {
             return;

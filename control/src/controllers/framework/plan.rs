@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     certificates::v1::CertificateSigningRequest,
     core::v1::{ConfigMap, Endpoints, Namespace, Node, ObjectReference, Pod, Secret, ServiceAccount},
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
     rbac::v1::ClusterRole,
 };
 use naru_model::Object;
@@ -67,6 +68,7 @@ bodies!(
     Namespace,
     Node,
     Pod,
+    PodDisruptionBudget,
     ReplicaSet,
     Secret,
     ServiceAccount,

@@ -240,7 +240,8 @@ impl Admission {
         registry: &Registry,
         call: &Call<'_>,
         (operation, subresource): (Operation, &str),
-        message: T,
+        mut message: T,
+        check: impl FnOnce(&T) -> Result<(), ApiError>,
     ) -> Result<T, ApiError> {
         let store = registry.store();
         let view = store.snapshot();
@@ -249,6 +250,7 @@ impl Admission {
         let is_judged =
             || self.policies.validating(&view).is_some() || self.webhooks.validating(&view, store).is_some();
         if chain.is_none() && !is_judged() {
+            check(&message)?;
             return Ok(message);
         }
         let failed = |error: serde_json::Error| ApiError::Internal(error.to_string());
@@ -266,22 +268,19 @@ impl Admission {
             old: None,
             options: options.clone(),
         };
-        let mut is_changed = false;
         if let Some(mut chain) = chain {
             let kinds = registry.kinds().clone();
             let asked = Asked::new(call, &kinds, &view, &self.authorizer, about());
             let scene = Scene { asked: &asked, view: &view };
             let mut mutable = Mutable::Message { message: &mut value, check: readable::<T> };
-            is_changed = chain.run(&scene, &mut mutable).await?;
-            if is_changed {
+            if chain.run(&scene, &mut mutable).await? {
                 chain.run_again(&scene, &mut mutable).await?;
+                message = T::deserialize(&value).map_err(failed)?;
             }
         }
+        check(&message)?;
         self.judge(registry, call, &view, about, Content::Message(&value)).await?;
-        if !is_changed {
-            return Ok(message);
-        }
-        serde_json::from_value(value).map_err(failed)
+        Ok(message)
     }
 }
 

@@ -47,7 +47,7 @@ pub async fn admit(
     path: &str,
 ) -> Result<Options, ApiError> {
     let options = Options::new(call.served.info.kind, subresource, query, path);
-    registry.admit_message(call, (Operation::Connect, subresource), options).await
+    registry.admit_message(call, (Operation::Connect, subresource), options, |_| Ok(())).await
 }
 
 impl Options {

@@ -29,14 +29,9 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
     (eviction.api_version, eviction.kind) = ("policy/v1".into(), "Eviction".into());
     let metadata = &mut eviction.metadata;
     metadata.name.get_or_insert_with(|| call.name.into());
-    metadata.namespace.get_or_insert_with(|| call.namespace.into());
-    let eviction = registry.admit_message(call, (Operation::Create, "eviction"), eviction).await?;
-    if let Some(name) = eviction.metadata.name.filter(|name| !name.is_empty() && name != call.name) {
-        return Err(ApiError::BadRequest(format!(
-            "name in URL does not match name in Eviction object: {} != {name}",
-            call.name
-        )));
-    }
+    call.settle_namespace(metadata)?;
+    let check = |eviction: &Eviction| call.check_name_of("Eviction", &eviction.metadata);
+    let eviction = registry.admit_message(call, (Operation::Create, "eviction"), eviction, check).await?;
     let (options, dry_run) = eviction.delete_options.unwrap_or_default().check()?;
     let call = Call { dry_run: dry_run || call.dry_run, ..*call };
     registry.evict(&call, &options).await?;

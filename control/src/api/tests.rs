@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 mod bad_input;
 mod encodings;
 mod evictions;
+mod messages;
 
 use super::{Caller, State, handle};
 use crate::{

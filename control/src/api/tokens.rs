@@ -42,12 +42,13 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
         ))
     })?;
     let to = (Operation::Create, "token");
-    let mut request = state.registry.admit_message(call, to, request).await?;
+    let check = |request: &TokenRequest| check_seconds(call, seconds_of(request));
+    let mut request = state.registry.admit_message(call, to, request, check).await?;
     let entry = state.registry.entry(call)?;
     let account = entry.typed::<ServiceAccount>().map_err(|error| ApiError::Internal(error.to_string()))?;
+    let seconds = seconds_of(&request);
     let spec = request.spec.get_or_insert_default();
-    let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT_SECONDS);
-    check_seconds(call, seconds)?;
+    spec.expiration_seconds = Some(seconds);
     let view = state.registry.store().snapshot();
     let binding = match &spec.bound_object_ref {
         Some(reference) => binding(call, reference, &view)?,
@@ -68,6 +69,10 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
     request.status =
         Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) });
     Ok(json_response(StatusCode::CREATED, form::to_bytes(&request)))
+}
+
+fn seconds_of(request: &TokenRequest) -> i64 {
+    request.spec.as_ref().and_then(|spec| spec.expiration_seconds).unwrap_or(DEFAULT_SECONDS)
 }
 
 fn check_seconds(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {

@@ -1,5 +1,6 @@
 //! Who does what to which object, as everything on a request's road is told it.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use naru_model::validation::FieldErrors;
 
 use super::{Served, decode::FieldValidation, managed};
@@ -110,6 +111,36 @@ impl Call<'_> {
     }
     pub fn check(&self, name: &str, errors: FieldErrors) -> Result<(), ApiError> {
         if errors.is_empty() { Ok(()) } else { Err(self.invalid(name, errors)) }
+    }
+    /// Puts an object, or a message about one, into the namespace of the URL.
+    ///
+    /// # Errors
+    /// It says another.
+    pub fn settle_namespace(&self, meta: &mut ObjectMeta) -> Result<(), ApiError> {
+        if !self.served.info.namespaced {
+            // A namespace on a cluster-scoped object is validation's to report.
+            return Ok(());
+        }
+        match meta.namespace.as_deref() {
+            None | Some("") => meta.namespace = Some(self.namespace.into()),
+            Some(namespace) if namespace == self.namespace => (),
+            Some(_) => {
+                return Err(ApiError::BadRequest(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                        .into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+    /// Refuses a message of `kind` that names another object than the URL does.
+    pub fn check_name_of(&self, kind: &str, meta: &ObjectMeta) -> Result<(), ApiError> {
+        match meta.name.as_deref() {
+            Some(name) if !name.is_empty() && name != self.name => {
+                Err(ApiError::BadRequest(format!("name in URL does not match name in {kind} object")))
+            }
+            _ => Ok(()),
+        }
     }
     /// What this call does, for the authorizer.
     pub fn attributes<'a>(&'a self, verb: &'a str, subresource: &'a str) -> Attributes<'a> {

@@ -17,6 +17,9 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// So many problems of one body are told, as by Kubernetes' decoder: a body may have hundreds of thousands.
+const MAX_PROBLEMS: usize = 100;
+
 /// What nests deeper is refused by the decoder, and must not overflow the stack before.
 const MAX_DEPTH: usize = 128;
 
@@ -39,9 +42,9 @@ impl FieldValidation {
 pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
     let mut problems = Vec::new();
     if validation != FieldValidation::Ignore {
-        problems.extend(duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
+        add(&mut problems, duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
     }
-    let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
+    let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
     let result = match served.conversion {
         None if served.kind.is_custom() => {
             let value: Value =
@@ -74,7 +77,7 @@ pub fn patched(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     check_type(served, &value)?;
-    let mut unknown = |path: String| problems.push(format!("unknown field \"{path}\""));
+    let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
     let stored = match served.conversion {
         None => Ok(value),
         Some(conversion) => (conversion.to_stored)(value, &mut unknown),
@@ -91,20 +94,32 @@ pub fn patch_problems(json: &[u8], patch: &Patch, validation: FieldValidation) -
     if validation == FieldValidation::Ignore {
         return Vec::new();
     }
-    let mut problems: Vec<_> =
-        duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    let mut problems = Vec::new();
+    add(&mut problems, duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
     if let Patch::Json(operations) = patch {
         let operations = operations.as_array().into_iter().flatten().enumerate();
         for (index, operation) in operations {
             let fields = operation.as_object().into_iter().flat_map(|operation| operation.keys());
             let unknown = fields.filter(|field| !["op", "path", "from", "value"].contains(&field.as_str()));
-            problems.extend(unknown.map(|field| format!("unknown field \"[{index}].{field}\"")));
+            add(&mut problems, unknown.map(|field| format!("unknown field \"[{index}].{field}\"")));
         }
         for problem in &mut problems {
             problem.insert_str(0, "json patch ");
         }
     }
     problems
+}
+
+/// Adds those that are not told yet, as long as there is room.
+fn add(problems: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    for problem in more {
+        if problems.len() == MAX_PROBLEMS {
+            return;
+        }
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
 }
 
 fn judge(
@@ -414,6 +429,15 @@ mod tests {
     fn a_body_of_brackets_ends_the_walk_not_the_process() {
         assert!(duplicates(&vec![b'['; 3 << 20]).is_empty());
         assert!(duplicates("{\"a\":".repeat(1 << 18).as_bytes()).is_empty());
+    }
+
+    #[test]
+    fn not_more_problems_are_told_than_anybody_reads() {
+        let mut problems = Vec::new();
+        add(&mut problems, ["x".to_owned(), "x".to_owned()]);
+        assert_eq!(problems, ["x"]);
+        add(&mut problems, (0..1_000_000).map(|index| format!("unknown field \"{index}\"")));
+        assert_eq!(problems.len(), MAX_PROBLEMS);
     }
 
     #[test]

@@ -123,14 +123,16 @@ impl Registry {
     }
 
     /// Asks whoever admits requests about `message`, which is sent to a subresource and is no object that is stored:
-    /// an eviction, a binding, a request for a token, the options of a connection. Answers what they make of it.
+    /// an eviction, a binding, a request for a token, the options of a connection. Answers what they make of it. As with
+    /// objects, those who change it come first, then `check` judges it, and those who only refuse come last.
     pub async fn admit_message<T: Serialize + DeserializeOwned>(
         &self,
         call: &Call<'_>,
         to: (Operation, &str),
         message: T,
+        check: impl FnOnce(&T) -> Result<(), ApiError>,
     ) -> Result<T, ApiError> {
-        self.0.admission.admit_message(self, call, to, message).await
+        self.0.admission.admit_message(self, call, to, message, check).await
     }
 
     pub fn authorizer(&self) -> &Arc<Authorizer> {

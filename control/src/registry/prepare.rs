@@ -47,7 +47,7 @@ impl<'a> Preparation<'a> {
         let kind = &self.call.served.kind;
         match self.stage {
             Stage::Create { .. } => {
-                settle_namespace(self.call, new.meta_mut())?;
+                self.call.settle_namespace(new.meta_mut())?;
                 keep_birth(new.meta_mut(), before.meta());
                 kind.default(new);
                 kind.prepare_create(new, &self.context);
@@ -61,7 +61,7 @@ impl<'a> Preparation<'a> {
 /// Gives a new object its identity and its defaults; answers whether its name was generated here.
 pub(super) fn begin(call: &Call<'_>, object: &mut dyn AnyObject, now: Timestamp) -> Result<bool, ApiError> {
     let kind = &call.served.kind;
-    settle_namespace(call, object.meta_mut())?;
+    call.settle_namespace(object.meta_mut())?;
     let is_named_here = begin_life(object.meta_mut(), now, kind.has_generation());
     kind.default(object);
     Ok(is_named_here)
@@ -99,25 +99,6 @@ pub(super) fn update(
     let may_grow = matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) && kind.has_generation();
     let grows = may_grow && kind.is_spec_changed(object, old);
     object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
-}
-
-/// Puts the object into the namespace of the URL, or refuses where it says another.
-fn settle_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result<(), ApiError> {
-    if !call.served.info.namespaced {
-        // A namespace on a cluster-scoped object is validation's to report.
-        return Ok(());
-    }
-    match meta.namespace.as_deref() {
-        None | Some("") => meta.namespace = Some(call.namespace.into()),
-        Some(namespace) if namespace == call.namespace => (),
-        Some(_) => {
-            return Err(ApiError::BadRequest(
-                "the namespace of the provided object does not match the namespace sent on the request"
-                    .into(),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Sets what only the server may; answers whether the name was generated here.

@@ -22,9 +22,10 @@ const MAX_ATTEMPTS: usize = 64;
 
 impl Registry {
     /// Assigns the pod named by `call` to the node that `binding` names.
-    pub async fn bind(&self, call: &Call<'_>, binding: Binding) -> Result<(), ApiError> {
-        let binding = &self.admit_message(call, (Operation::Create, "binding"), binding).await?;
-        check_binding(call, binding)?;
+    pub async fn bind(&self, call: &Call<'_>, mut binding: Binding) -> Result<(), ApiError> {
+        call.settle_namespace(&mut binding.metadata)?;
+        let to = (Operation::Create, "binding");
+        let binding = &self.admit_message(call, to, binding, |binding| check_binding(call, binding)).await?;
         let node = binding.target.name.as_deref().unwrap_or_default();
         for _ in 0..MAX_ATTEMPTS {
             let entry = self.entry(call)?;
@@ -148,6 +149,7 @@ fn check_scale(call: &Call<'_>, scale: &autoscaling::Scale) -> Result<(), ApiErr
 }
 
 fn check_binding(call: &Call<'_>, binding: &Binding) -> Result<(), ApiError> {
+    call.check_name_of("Binding", &binding.metadata)?;
     let mut errors = FieldErrors::default();
     let target = Path::new("target");
     match binding.target.kind.as_deref().unwrap_or_default() {
@@ -182,6 +184,13 @@ fn check_binding_target(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
         )));
     }
+    let version = binding.metadata.resource_version.as_deref().unwrap_or_default();
+    if !version.is_empty() && version != entry.revision.0.to_string() {
+        let found = entry.revision.0;
+        return Err(conflict(format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {found}"
+        )));
+    }
     if entry.meta.deletion_timestamp.is_some() {
         return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", call.name)));
     }
@@ -203,6 +212,8 @@ fn assign(pod: &mut Pod, binding: &Binding, node: &str, now: Timestamp) {
         spec.node_name = Some(node.into());
     }
     let status = pod.status.get_or_insert_with(PodStatus::default);
+    // It was where the pod might have gone.
+    status.nominated_node_name = None;
     let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
     conditions.push(PodCondition {

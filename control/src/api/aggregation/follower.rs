@@ -179,7 +179,8 @@ impl Follower {
             Unavailable::new("FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}"))
         };
         let mut headers = HeaderMap::new();
-        identify(&mut headers, &User::new("system:kube-aggregator", vec!["system:masters".into()]));
+        identify(&mut headers, &User::new("system:kube-aggregator", vec!["system:masters".into()]))
+            .map_err(&failed)?;
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if let Ok(authority) = HeaderValue::try_from(authority) {
             headers.insert(header::HOST, authority);

@@ -205,7 +205,7 @@ pub async fn pass_on(exchange: Exchange<'_>, remote: &Remote) -> Result<Response
     if let Ok(request) = &mut request {
         let mut headers = upstream::passed_on(&parts.headers);
         headers.remove(header::EXPECT); // Answered here.
-        identify(&mut headers, &exchange.user);
+        identify(&mut headers, &exchange.user).map_err(ApiError::Unavailable)?;
         if let Ok(authority) = HeaderValue::try_from(authority) {
             headers.insert(header::HOST, authority);
         }
@@ -227,33 +227,40 @@ pub async fn pass_on(exchange: Exchange<'_>, remote: &Remote) -> Result<Response
 }
 
 /// Says who the user is, and takes away what the client itself said of that.
-fn identify(headers: &mut HeaderMap, user: &User) {
+///
+/// # Errors
+/// A sentence, where headers cannot say it: what is not said in full would pass for somebody else.
+fn identify(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
     let claimed: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
     for name in claimed {
         headers.remove(name);
     }
-    let mut say = |name: Result<HeaderName, _>, value: &str| {
-        if let (Ok::<_, http::header::InvalidHeaderName>(name), Ok(value)) =
-            (name, HeaderValue::from_str(value))
-        {
+    let mut say = |name: HeaderName, value: &str| match HeaderValue::from_bytes(value.as_bytes()) {
+        Ok(value) => {
             headers.append(name, value);
+            Ok(())
         }
+        Err(_) => Err(format!("error trying to reach service: no header can carry {name}: {value:?}")),
     };
-    say(Ok(USER), &user.name);
+    say(USER, &user.name)?;
     if !user.uid.is_empty() {
-        say(Ok(UID), &user.uid);
+        say(UID, &user.uid)?;
     }
     for group in user.groups.iter() {
-        say(Ok(GROUP), group);
+        say(GROUP, group)?;
     }
     let extra: &BTreeMap<_, _> = &user.extra;
     for (key, values) in extra {
-        let key = percent_encoding::utf8_percent_encode(key, KEY).to_string();
+        let key = percent_encoding::utf8_percent_encode(key, KEY);
+        let name = HeaderName::try_from(format!("{EXTRA}{key}"));
+        let name =
+            name.map_err(|_| format!("error trying to reach service: no header is named {EXTRA}{key}"))?;
         for value in values {
-            say(HeaderName::try_from(format!("{EXTRA}{key}")), value);
+            say(name.clone(), value)?;
         }
     }
+    Ok(())
 }
 
 /// What a header's name cannot hold is written as in a URL.
@@ -353,10 +360,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(USER, HeaderValue::from_static("root"));
         headers.insert("x-remote-extra-scopes", HeaderValue::from_static("all"));
-        identify(&mut headers, &User::new("jane", vec!["devs".into()]));
+        identify(&mut headers, &User::new("jane", vec!["devs".into()])).expect("it can be said");
         assert_eq!(headers[USER], "jane");
         let groups: Vec<_> = headers.get_all(GROUP).into_iter().collect();
         assert_eq!(groups, ["devs", "system:authenticated"]);
         assert!(!headers.contains_key("x-remote-extra-scopes"));
+        // Whoever has a name from elsewhere is not left out: the other server would believe our certificate instead.
+        identify(&mut headers, &User::new("jörg", vec!["böse".into()])).expect("it can be said");
+        assert_eq!(
+            (headers[USER].as_bytes(), headers[GROUP].as_bytes()),
+            ("jörg".as_bytes(), "böse".as_bytes())
+        );
+        identify(&mut headers, &User::new("jane\nroot", Vec::new())).expect_err("it cannot");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,8 +20,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects of one review.
 const BATCH: usize = 500;
-/// Converted objects that are kept: what was read lately is likely read again.
-const KEPT: usize = 16 << 10;
+/// How much is kept of what was converted, with what it was made of: what was read lately is likely read again.
+const MAX_KEPT_BYTES: usize = 128 << 20;
 
 /// How an object of one version becomes one of another.
 pub enum Conversion {
@@ -39,8 +39,28 @@ pub struct Converter {
     review_version: String,
     /// `example.com, Kind=Widget`, for messages.
     of: String,
-    /// Stored JSON and the version that was wanted, with what became of it. Held for one map operation.
-    kept: Mutex<HashMap<(Bytes, String), Value>>,
+    /// Held for one operation.
+    kept: Mutex<Kept>,
+}
+
+/// What was converted lately, as JSON: few objects may be large, and many small.
+#[derive(Default)]
+struct Kept {
+    /// Stored JSON and the version that was wanted, with what became of it.
+    objects: HashMap<(Bytes, String), Bytes>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn insert(&mut self, key: (Bytes, String), converted: Bytes) {
+        let bytes = key.0.len() + converted.len();
+        if self.bytes + bytes > MAX_KEPT_BYTES {
+            *self = Self::default();
+        }
+        if bytes <= MAX_KEPT_BYTES && self.objects.insert(key, converted).is_none() {
+            self.bytes += bytes;
+        }
+    }
 }
 
 impl Conversion {
@@ -99,16 +119,15 @@ impl Conversion {
     pub fn convert_stored(&self, json: &Bytes, to: &str) -> Result<Value, serde_json::Error> {
         let Self::Webhook(converter) = self else { return self.convert(serde_json::from_slice(json)?, to) };
         let key = (json.clone(), to.to_owned());
-        let known = converter.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known {
-            return Ok(known);
+        if let Some(known) = converter.kept().objects.get(&key).cloned() {
+            return serde_json::from_slice(&known);
         }
         let object: Value = serde_json::from_slice(json)?;
         if object["apiVersion"] == to {
             return Ok(object);
         }
         let converted = self.convert(object, to)?;
-        converter.keep(key, converted.clone());
+        converter.keep(key, &converted);
         Ok(converted)
     }
 
@@ -117,7 +136,7 @@ impl Conversion {
         let Self::Webhook(converter) = self else { return Ok(()) };
         let is_unknown = |json: &Bytes| {
             let key = (json.clone(), to.to_owned());
-            !converter.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
+            !converter.kept().objects.contains_key(&key)
         };
         let mut due = Vec::new();
         for json in stored.into_iter().filter(is_unknown) {
@@ -130,7 +149,7 @@ impl Conversion {
             let objects = batch.iter().map(|(_, object)| object.clone()).collect();
             let converted = converter.review(objects, to).await?;
             for ((json, _), converted) in batch.iter().zip(converted) {
-                converter.keep((json.clone(), to.to_owned()), converted);
+                converter.keep((json.clone(), to.to_owned()), &converted);
             }
         }
         Ok(())
@@ -138,12 +157,15 @@ impl Conversion {
 }
 
 impl Converter {
-    fn keep(&self, key: (Bytes, String), converted: Value) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.clear();
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, key: (Bytes, String), converted: &Value) {
+        // What cannot be written is not kept.
+        if let Ok(json) = serde_json::to_vec(converted) {
+            self.kept().insert(key, json.into());
         }
-        kept.insert(key, converted);
     }
 
     async fn review(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, String> {
@@ -208,4 +230,26 @@ fn settled(old: &Value, mut new: Value, to: &str) -> Result<Value, String> {
     }
     new["metadata"] = metadata;
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_large_objects_is_bounded() {
+        let mut kept = Kept::default();
+        let large = |number: u32| Bytes::from(vec![number as u8; 1 << 20]);
+        for number in 0..200 {
+            kept.insert((large(number), "example.com/v1".into()), large(number));
+            let bytes: usize = kept.objects.iter().map(|(key, value)| key.0.len() + value.len()).sum();
+            assert!(bytes == kept.bytes && bytes <= MAX_KEPT_BYTES, "{bytes} for {}", kept.bytes);
+        }
+        let before = kept.bytes;
+        kept.insert((large(199), "example.com/v1".into()), large(199));
+        assert_eq!(kept.bytes, before, "the same again takes no more");
+        // What is too large in itself makes room for nothing.
+        kept.insert((vec![0; MAX_KEPT_BYTES + 1].into(), "example.com/v1".into()), Bytes::new());
+        assert_eq!((kept.objects.len(), kept.bytes), (0, 0));
+    }
 }

@@ -1,7 +1,12 @@
 //! The parts of a pod's spec that change by a road of their own: debugging guests, and the size of containers.
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
-use naru_model::validation::{FieldErrors, Path};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, ResourceRequirements,
+};
+use naru_model::{
+    pod::is_sidecar,
+    validation::{FieldErrors, Path},
+};
 
 use super::{resources, update};
 use crate::registry::podspec::OrEmpty;
@@ -62,7 +67,18 @@ pub(super) fn validate(part: &str, new: &Pod, old: &Pod, errors: &mut FieldError
     if before.os.as_ref().is_some_and(|os| os.name == "windows") {
         return errors.forbidden(&Path::default(), "windows pods cannot be resized");
     }
+    if !has_support(old) {
+        errors.forbidden(&Path::new("spec"), "Pod running on node without support for resize");
+    }
     only_resized(spec, before, &Path::new("spec"), errors);
+}
+
+/// Whether the pod's node tells what its containers have; while none runs, nobody knows.
+fn has_support(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    let is_running =
+        |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+    statuses.unwrap_or_default().iter().find(is_running).is_none_or(|status| status.resources.is_some())
 }
 
 /// Guests come; they neither change nor leave.
@@ -102,11 +118,24 @@ fn only_resized(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut FieldErr
         if new.len() != old.len() {
             return errors.forbidden(&path, "containers may not be added or removed on resize");
         }
+        let mut is_same = true;
         for (index, (new, old)) in new.iter().zip(old).enumerate() {
+            let path = path.index(index);
             if new.name != old.name {
-                return errors.forbidden(&path, "containers may not be renamed or reordered on resize");
+                is_same = false;
+                let detail = "containers may not be renamed or reordered on resize";
+                errors.forbidden(&path.child("name"), detail);
+            } else if name == "initContainers" && !is_sidecar(old) {
+                if new.resources != old.resources {
+                    let detail = "resources for non-sidecar init containers are immutable";
+                    errors.forbidden(&path.child("resources"), detail);
+                }
+            } else {
+                not_removed(new, old, &path.child("resources"), errors);
             }
-            not_removed(new, old, &path.index(index).child("resources"), errors);
+        }
+        if !is_same {
+            return;
         }
     }
     restore(&mut rest.containers, &old.containers);
@@ -218,6 +247,52 @@ mod tests {
     }
 
     #[test]
+    fn a_resize_leaves_alone_what_has_no_size_that_changes() {
+        let resources = |cpu: &str| -> ResourceRequirements {
+            serde_json::from_value(serde_json::json!({ "requests": { "cpu": cpu } })).expect("resources")
+        };
+        let init = |name: &str, restarts: Option<&str>, cpu: &str| Container {
+            name: name.into(),
+            image: Some("i".into()),
+            restart_policy: restarts.map(str::to_owned),
+            resources: Some(resources(cpu)),
+            ..Container::default()
+        };
+        let (old, errors) = create(&Pods, POD);
+        assert_eq!(errors, [] as [&str; 0]);
+        let with = |cpu: &str| {
+            let mut pod = old.clone();
+            let list = vec![init("once", None, cpu), init("beside", Some("Always"), cpu)];
+            pod.spec.as_mut().expect("a spec").init_containers = Some(list);
+            pod
+        };
+        let said = |new: &Pod, old: &Pod| {
+            let mut errors = FieldErrors::default();
+            validate(RESIZE, new, old, &mut errors);
+            errors.0.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&with("2"), &with("1")),
+            [
+                "spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable"
+            ]
+        );
+        // A node that does not tell what containers have does not resize them.
+        let running = |resources: Option<ResourceRequirements>| {
+            let state = serde_json::from_value(serde_json::json!({ "running": {} })).expect("a state");
+            let status = ContainerStatus { state: Some(state), resources, ..ContainerStatus::default() };
+            let mut pod = old.clone();
+            pod.status.get_or_insert_default().container_statuses = Some(vec![status]);
+            pod
+        };
+        assert_eq!(
+            said(&old, &running(None)),
+            ["spec: Forbidden: Pod running on node without support for resize"]
+        );
+        assert_eq!(said(&old, &running(Some(resources("1")))), [] as [&str; 0]);
+    }
+
+    #[test]
     fn a_resize_changes_cpu_and_memory() {
         let set = |pod: &mut Pod, resource: &str, amount: Option<&str>| {
             let resources = pod.spec.as_mut().expect("a spec").containers[0].resources.as_mut();
@@ -255,7 +330,7 @@ mod tests {
             changed(RESIZE, |pod| pod.spec.as_mut().expect("a spec").containers[0].name = "d".into());
         testing::assert_errors(
             &errors,
-            &["spec.containers: Forbidden: containers may not be renamed or reordered on resize"],
+            &["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"],
             "another container",
         );
     }

@@ -73,7 +73,7 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Full(bytes) => at_once(bytes),
             Self::Stream(stream) => {
                 stream.as_mut().poll_next(context).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -91,11 +91,20 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Full(bytes) => size_of(bytes.as_ref()),
             Self::Stream(_) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
         }
     }
+}
+
+/// All of a body in one frame, unless it was taken.
+fn at_once(bytes: &mut Option<Bytes>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+}
+
+fn size_of(bytes: Option<&Bytes>) -> SizeHint {
+    SizeHint::with_exact(bytes.map_or(0, Bytes::len) as u64)
 }
 
 /// How much of a body that is too large is read only to be forgotten, and for how long: a client that is still
@@ -173,7 +182,7 @@ impl http_body::Body for Payload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Coming(body) => Pin::new(body).poll_frame(context),
-            Self::Here(bytes, _) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Here(bytes, _) => at_once(bytes),
         }
     }
 
@@ -187,7 +196,7 @@ impl http_body::Body for Payload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Coming(body) => body.size_hint(),
-            Self::Here(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Here(bytes, _) => size_of(bytes.as_ref()),
         }
     }
 }

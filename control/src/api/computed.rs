@@ -7,11 +7,13 @@ use k8s_openapi::{
     api::core::v1::{Binding, ComponentCondition, ComponentStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use naru_model::Object;
 use serde_json::json;
 
 use super::{
     body::Body,
     encoding::Encoding,
+    form::Form,
     handler::{Exchange, State, json_response},
     list, resource_metrics, resources, reviews,
     select::Filter,
@@ -61,19 +63,34 @@ async fn components(
     call: &Call<'_>,
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let (form, _) = resources::negotiate(&exchange, served)?;
+    let (form, encoding) = resources::negotiate(&exchange, served)?;
     let entries = entries(exchange.state).await?;
-    let body = if verb == "get" {
-        let entry =
-            entries.iter().find(|entry| entry.meta.name == call.name).ok_or_else(|| call.not_found())?;
-        form.object(served, entry)?.into()
-    } else {
-        let filter = Filter::new(served, call, &exchange.query)?;
-        let chosen = entries.into_iter().filter(|entry| filter.matches(entry)).collect();
-        list::answer(served, (form, Encoding::Json), chosen, json!({})).await?
-    };
     call.warn([DEPRECATED]);
-    Ok(json_response(StatusCode::OK, body))
+    if verb == "get" {
+        let entry = entries.iter().find(|entry| entry.meta.name == call.name);
+        let entry = entry.ok_or_else(|| call.not_found())?;
+        return Ok(json_response(StatusCode::OK, form.object(served, entry)?));
+    }
+    let filter = Filter::new(served, call, &exchange.query)?;
+    let chosen = entries.into_iter().filter(|entry| filter.matches(entry)).collect();
+    listed(served, (form, encoding), chosen).await
+}
+
+/// The answer to a list of what is not stored.
+pub(super) async fn listed(
+    served: &Served,
+    (form, encoding): (Form, Encoding),
+    entries: Vec<Arc<Entry>>,
+) -> Result<Response<Body>, ApiError> {
+    let body = list::answer(served, (form, encoding), entries, json!({})).await?;
+    Ok(resources::list_response(encoding, body))
+}
+
+/// `object` as it would be if it were stored under `key`; what is not has no revision.
+pub(super) fn unstored<T: Object>(key: Key, object: &T) -> Result<Arc<Entry>, ApiError> {
+    let mut draft = Draft::new(object).map_err(|error| ApiError::Internal(error.to_string()))?;
+    draft.revision_at = 0;
+    Ok(Arc::new(Entry::new(key, Revision(0), &draft)))
 }
 
 /// The parts of this process, and its store, under the names that Kubernetes gives them.
@@ -95,8 +112,5 @@ fn entry(name: &str, failure: Option<String>) -> Result<Arc<Entry>, ApiError> {
         metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
         conditions: Some(vec![condition]),
     };
-    let mut draft = Draft::new(&object).map_err(|error| ApiError::Internal(error.to_string()))?;
-    // What is not stored has no revision.
-    draft.revision_at = 0;
-    Ok(Arc::new(Entry::new(Key::new("componentstatuses", "", name), Revision(0), &draft)))
+    unstored(Key::new("componentstatuses", "", name), &object)
 }

@@ -8,13 +8,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::quantity::Quantity;
-use serde_json::json;
 
 use super::{
     body::Body,
-    encoding::Encoding,
-    handler::{Exchange, encoded_response, json_response},
-    list, resources,
+    computed::{listed, unstored},
+    handler::{Exchange, json_response},
+    resources,
     select::Filter,
 };
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
         resource_metrics::{ContainerMetrics, NodeMetrics, PodMetrics, Usage, Window},
     },
     resource_metrics::{Amounts, Measured, Usages},
-    store::{Draft, Entry, Key, Revision, Scope},
+    store::{Entry, Key, Scope},
 };
 
 /// Answers a get or a list.
@@ -40,63 +39,50 @@ pub async fn answer(
     let source = served.info.plural;
     let filter = Filter::new(served, call, &exchange.query)?;
     let view = state.registry.store().snapshot();
-    let body = if verb == "get" {
+    if verb == "get" {
         let not_found = |resource: &str, name: String| ApiError::NotFound { resource: resource.into(), name };
         let of = view.get(&Key::new(source, call.namespace, call.name));
         let of = of.ok_or_else(|| not_found(source, call.name.into()))?;
         let usages = state.resource_metrics.usages().await;
-        let entry = entry(served, &of, &usages)?.ok_or_else(|| match source {
+        let entry = entry(served, &of, &usages).transpose()?.ok_or_else(|| match source {
             "nodes" => not_found("nodemetrics.metrics.k8s.io", call.name.into()),
             _ => not_found("podmetrics.metrics.k8s.io", format!("{}/{}", call.namespace, call.name)),
         })?;
-        form.object(served, &entry)?.into()
-    } else {
-        let usages = state.resource_metrics.usages().await;
-        let scope = Scope { resource: source.into(), ..filter.scope.clone() };
-        let of = served.clone();
-        // Much work for many pods, which must not hold up a thread that serves others.
-        let made = tokio::task::spawn_blocking(move || {
-            let chosen = view.range(&scope, None).filter(|of| filter.matches(of));
-            chosen.filter_map(|source| entry(&of, &source, &usages).transpose()).collect::<Result<_, _>>()
-        });
-        let entries = made.await.map_err(|error| ApiError::Internal(error.to_string()))??;
-        let body = list::answer(served, (form, encoding), entries, json!({})).await?;
-        if encoding == Encoding::Protobuf {
-            return Ok(encoded_response(encoding.content_type(), body));
-        }
-        body
-    };
-    Ok(json_response(StatusCode::OK, body))
+        return Ok(json_response(StatusCode::OK, form.object(served, &entry)?));
+    }
+    let usages = state.resource_metrics.usages().await;
+    let scope = Scope { resource: source.into(), ..filter.scope.clone() };
+    let of = served.clone();
+    // Much work for many pods, which must not hold up a thread that serves others.
+    let made = tokio::task::spawn_blocking(move || {
+        let chosen = view.range(&scope, None).filter(|of| filter.matches(of));
+        chosen.filter_map(|source| entry(&of, &source, &usages)).collect::<Result<_, _>>()
+    });
+    let entries = made.await.map_err(|error| ApiError::Internal(error.to_string()))??;
+    listed(served, (form, encoding), entries).await
 }
 
 /// What the node or pod `of` uses, if that is known.
-fn entry(served: &Served, of: &Entry, usages: &Usages) -> Result<Option<Arc<Entry>>, ApiError> {
+fn entry(served: &Served, of: &Entry, usages: &Usages) -> Option<Result<Arc<Entry>, ApiError>> {
     let (namespace, name) = (of.meta.namespace.as_str(), of.meta.name.as_str());
-    let metadata = || ObjectMeta {
+    let metadata = ObjectMeta {
         name: Some(name.into()),
         namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
         labels: Some(of.meta.labels.clone()).filter(|labels| !labels.is_empty()),
         creation_timestamp: Some(Time(Timestamp::now())),
         ..ObjectMeta::default()
     };
-    let draft = match served.info.plural {
-        "nodes" => usages.node(name).map(|measured| {
-            Draft::new(&NodeMetrics::new(metadata(), window(measured), usage(measured.value)))
-        }),
-        _ => usages.pod(namespace, name).map(|measured| {
-            let containers = measured.value.iter();
-            let containers = containers
-                .map(|of| ContainerMetrics { name: of.name.clone(), usage: usage(of.amounts) })
-                .collect();
-            Draft::new(&PodMetrics::new(metadata(), window(measured), containers))
-        }),
-    };
-    let draft = draft.transpose().map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(draft.map(|mut draft| {
-        // What is not stored has no revision.
-        draft.revision_at = 0;
-        Arc::new(Entry::new(Key::new(&served.storage, namespace, name), Revision(0), &draft))
-    }))
+    let key = Key::new(&served.storage, namespace, name);
+    Some(if served.info.plural == "nodes" {
+        let measured = usages.node(name)?;
+        unstored(key, &NodeMetrics::new(metadata, window(measured), usage(measured.value)))
+    } else {
+        let measured = usages.pod(namespace, name)?;
+        let containers = measured.value.iter();
+        let containers =
+            containers.map(|of| ContainerMetrics { name: of.name.clone(), usage: usage(of.amounts) });
+        unstored(key, &PodMetrics::new(metadata, window(measured), containers.collect()))
+    })
 }
 
 fn window<T>(measured: &Measured<T>) -> Window {

@@ -273,10 +273,7 @@ async fn whole(
         }
         "list" => {
             let body = list::list(registry, &place.served, call, (form, encoding), &exchange.query).await?;
-            Ok(match encoding {
-                Encoding::Protobuf => encoded_response(encoding.content_type(), body),
-                Encoding::Json | Encoding::Yaml => json_response(StatusCode::OK, body),
-            })
+            Ok(list_response(encoding, body))
         }
         "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
@@ -308,6 +305,14 @@ async fn whole(
             Ok(json_response(StatusCode::OK, list::of_entries(call.served, &entries, revision)?))
         }
         _ => part(exchange, call, Part::Whole, verb).await,
+    }
+}
+
+/// The answer to a list, of which `body` is encoded already where that is worth its while.
+pub(super) fn list_response(encoding: Encoding, body: Body) -> Response<Body> {
+    match encoding {
+        Encoding::Protobuf => encoded_response(encoding.content_type(), body),
+        Encoding::Json | Encoding::Yaml => json_response(StatusCode::OK, body),
     }
 }
 

@@ -54,6 +54,7 @@ impl Target {
         };
         let part = |at: usize| rest.get(at).copied().unwrap_or_default();
         let (resource, name, subresource) = (part(0), part(1), part(2));
+        let of = Attributes { group, resource, subresource, namespace, name, ..Attributes::default() };
         let verb = match (&parts.method, name.is_empty()) {
             _ if is_watch_path => "watch",
             (&Method::GET | &Method::HEAD, true) if is_watch => "watch",
@@ -66,15 +67,19 @@ impl Target {
             (&Method::DELETE, false) => "delete",
             _ => "",
         };
+        Self::new(verb, &of, version, path.into())
+    }
+
+    fn new(verb: &'static str, of: &Attributes<'_>, version: &str, path: String) -> Self {
         Self {
             verb,
-            group: group.into(),
+            group: of.group.into(),
             version: version.into(),
-            namespace: namespace.into(),
-            resource: resource.into(),
-            name: name.into(),
-            subresource: subresource.into(),
-            path: path.into(),
+            namespace: of.namespace.into(),
+            resource: of.resource.into(),
+            name: of.name.into(),
+            subresource: of.subresource.into(),
+            path,
         }
     }
 
@@ -90,16 +95,8 @@ impl Target {
                 path.push_str(part);
             }
         }
-        Self {
-            verb: VERBS.iter().copied().find(|verb| *verb == attributes.verb).unwrap_or_default(),
-            group: group.into(),
-            version: version.into(),
-            namespace: namespace.into(),
-            resource: resource.into(),
-            name: name.into(),
-            subresource: subresource.into(),
-            path,
-        }
+        let verb = VERBS.iter().copied().find(|verb| *verb == attributes.verb).unwrap_or_default();
+        Self::new(verb, attributes, version, path)
     }
 
     pub fn attributes(&self) -> Attributes<'_> {

@@ -117,33 +117,29 @@ fn add(left: &Value, right: &Value, budget: &mut Budget) -> Evaluated {
     }
 }
 
+/// Whole numbers of either kind, combined; `None` where the result is no such number.
+macro_rules! checked {
+    ($sign:ident, $left:ident, $right:ident) => {
+        match $sign {
+            "+" => $left.checked_add(*$right),
+            "-" => $left.checked_sub(*$right),
+            "*" => $left.checked_mul(*$right),
+            "/" if *$right == 0 => return failed("division by zero"),
+            "/" => $left.checked_div(*$right),
+            _ if *$right == 0 => return failed("modulus by zero"),
+            _ => $left.checked_rem(*$right),
+        }
+    };
+}
+
 fn arithmetic(sign: &str, left: &Value, right: &Value) -> Evaluated {
     let overflow = |kind: &str| Err(EvalError::Failed(format!("{kind} overflow")));
     match (left, right) {
         (Value::Int(left), Value::Int(right)) => {
-            let result = match sign {
-                "+" => left.checked_add(*right),
-                "-" => left.checked_sub(*right),
-                "*" => left.checked_mul(*right),
-                "/" if *right == 0 => return failed("division by zero"),
-                "/" => left.checked_div(*right),
-                _ if *right == 0 => return failed("modulus by zero"),
-                _ => left.checked_rem(*right),
-            };
-            result.map_or_else(|| overflow("integer"), |number| Ok(Value::Int(number)))
+            checked!(sign, left, right).map_or_else(|| overflow("integer"), |number| Ok(Value::Int(number)))
         }
-        (Value::Uint(left), Value::Uint(right)) => {
-            let result = match sign {
-                "+" => left.checked_add(*right),
-                "-" => left.checked_sub(*right),
-                "*" => left.checked_mul(*right),
-                "/" if *right == 0 => return failed("division by zero"),
-                "/" => left.checked_div(*right),
-                _ if *right == 0 => return failed("modulus by zero"),
-                _ => left.checked_rem(*right),
-            };
-            result.map_or_else(|| overflow("unsigned integer"), |number| Ok(Value::Uint(number)))
-        }
+        (Value::Uint(left), Value::Uint(right)) => checked!(sign, left, right)
+            .map_or_else(|| overflow("unsigned integer"), |number| Ok(Value::Uint(number))),
         (Value::Double(left), Value::Double(right)) => match sign {
             "+" => Ok(Value::Double(left + right)),
             "-" => Ok(Value::Double(left - right)),

@@ -26,50 +26,6 @@ const VERSION: &str = "v1beta1";
 /// Amounts by resource: `cpu` and `memory`.
 pub type Usage = BTreeMap<String, Quantity>;
 
-/// Resource usage metrics of a node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics")]
-#[serde(rename_all = "camelCase")]
-pub struct NodeMetrics {
-    /// The kind of this object.
-    #[serde(default)]
-    pub kind: String,
-    /// The version of its schema.
-    #[serde(default)]
-    pub api_version: String,
-    /// Standard object's metadata, with the labels of the node.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// The end of the window in which the usage was measured.
-    pub timestamp: Time,
-    /// The length of that window.
-    pub window: String,
-    /// The memory usage is the memory working set.
-    pub usage: Usage,
-}
-
-/// Resource usage metrics of a pod.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics")]
-#[serde(rename_all = "camelCase")]
-pub struct PodMetrics {
-    /// The kind of this object.
-    #[serde(default)]
-    pub kind: String,
-    /// The version of its schema.
-    #[serde(default)]
-    pub api_version: String,
-    /// Standard object's metadata, with the labels of the pod.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// The end of the window in which the usage was measured.
-    pub timestamp: Time,
-    /// The length of that window.
-    pub window: String,
-    /// Metrics for all containers that ran within it.
-    pub containers: Vec<ContainerMetrics>,
-}
-
 /// Resource usage metrics of a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.ContainerMetrics")]
@@ -80,8 +36,56 @@ pub struct ContainerMetrics {
     pub usage: Usage,
 }
 
-macro_rules! resource {
-    ($object:ident, $plural:literal, $scope:ident) => {
+/// When something was measured, and over what time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    pub end: Timestamp,
+    pub length: SignedDuration,
+}
+
+/// Defines the metrics of something, which are alike but for what was used, and their kind.
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])*
+        $object:ident as $schema:literal, of $kind:ident: $plural:literal, $scope:ident, namespaced $namespaced:literal;
+        $(#[$field_doc:meta])*
+        $field:ident: $content:ty
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[schemars(rename = $schema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $object {
+            /// The kind of this object.
+            #[serde(default)]
+            pub kind: String,
+            /// The version of its schema.
+            #[serde(default)]
+            pub api_version: String,
+            /// Standard object's metadata, with the labels of what was measured.
+            #[serde(default)]
+            pub metadata: ObjectMeta,
+            /// The end of the window in which the usage was measured.
+            pub timestamp: Time,
+            /// The length of that window.
+            pub window: String,
+            $(#[$field_doc])*
+            pub $field: $content,
+        }
+
+        impl $object {
+            pub fn new(metadata: ObjectMeta, window: Window, $field: $content) -> Self {
+                Self {
+                    kind: Self::KIND.into(),
+                    api_version: Self::API_VERSION.into(),
+                    metadata,
+                    timestamp: Time(window.end),
+                    window: duration::go(window.length),
+                    $field,
+                }
+            }
+        }
+
         impl Resource for $object {
             const API_VERSION: &'static str = "metrics.k8s.io/v1beta1";
             const GROUP: &'static str = GROUP;
@@ -100,42 +104,59 @@ macro_rules! resource {
                 &mut self.metadata
             }
         }
+
+        pub struct $kind;
+
+        impl Kind for $kind {
+            type Object = $object;
+
+            fn resource(&self) -> &'static ResourceInfo {
+                static INFO: ResourceInfo = ResourceInfo {
+                    group: GROUP,
+                    version: VERSION,
+                    namespaced: $namespaced,
+                    verbs: &["get", "list"],
+                    ..text::core_resource(stringify!($object), $plural, "", &[])
+                };
+                &INFO
+            }
+
+            fn columns(&self) -> &'static [Column] {
+                COLUMNS
+            }
+
+            fn row(&self, object: &$object, _now: Timestamp) -> Vec<Value> {
+                row(&object.metadata, &object.usages(), &object.window)
+            }
+        }
     };
 }
 
-resource!(NodeMetrics, "nodes", ClusterResourceScope);
-resource!(PodMetrics, "pods", NamespaceResourceScope);
+metrics! {
+    /// Resource usage metrics of a node.
+    NodeMetrics as "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics",
+    of NodeUsages: "nodes", ClusterResourceScope, namespaced false;
+    /// The memory usage is the memory working set.
+    usage: Usage
+}
 
-/// When something was measured, and over what time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Window {
-    pub end: Timestamp,
-    pub length: SignedDuration,
+metrics! {
+    /// Resource usage metrics of a pod.
+    PodMetrics as "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics",
+    of PodUsages: "pods", NamespaceResourceScope, namespaced true;
+    /// Metrics for all containers that ran within it.
+    containers: Vec<ContainerMetrics>
 }
 
 impl NodeMetrics {
-    pub fn new(metadata: ObjectMeta, window: Window, usage: Usage) -> Self {
-        Self {
-            kind: Self::KIND.into(),
-            api_version: Self::API_VERSION.into(),
-            metadata,
-            timestamp: Time(window.end),
-            window: duration::go(window.length),
-            usage,
-        }
+    fn usages(&self) -> Vec<&Usage> {
+        vec![&self.usage]
     }
 }
 
 impl PodMetrics {
-    pub fn new(metadata: ObjectMeta, window: Window, containers: Vec<ContainerMetrics>) -> Self {
-        Self {
-            kind: Self::KIND.into(),
-            api_version: Self::API_VERSION.into(),
-            metadata,
-            timestamp: Time(window.end),
-            window: duration::go(window.length),
-            containers,
-        }
+    fn usages(&self) -> Vec<&Usage> {
+        self.containers.iter().map(|container| &container.usage).collect()
     }
 }
 
@@ -151,65 +172,11 @@ const fn amount(name: &'static str) -> Column {
     Column { format: "quantity", ..text::column(name, "string", 0, "") }
 }
 
-fn row<'a>(
-    metadata: &ObjectMeta,
-    usages: impl Iterator<Item = &'a Usage> + Clone,
-    window: &str,
-) -> Vec<Value> {
+fn row(metadata: &ObjectMeta, usages: &[&Usage], window: &str) -> Vec<Value> {
     let sum = |resource: &str| {
-        let amounts = usages.clone().filter_map(|usage| usage.get(resource));
+        let amounts = usages.iter().filter_map(|usage| usage.get(resource));
         let amounts = amounts.filter_map(|amount| quantity::Quantity::try_from(amount).ok());
         amounts.sum::<quantity::Quantity>().to_string().into()
     };
     vec![text::name(metadata), sum("cpu"), sum("memory"), window.into()]
-}
-
-pub struct NodeUsages;
-pub struct PodUsages;
-
-static NODES: ResourceInfo = ResourceInfo {
-    group: GROUP,
-    version: VERSION,
-    namespaced: false,
-    verbs: &["get", "list"],
-    ..text::core_resource("NodeMetrics", "nodes", "", &[])
-};
-
-static PODS: ResourceInfo = ResourceInfo {
-    group: GROUP,
-    version: VERSION,
-    verbs: &["get", "list"],
-    ..text::core_resource("PodMetrics", "pods", "", &[])
-};
-
-impl Kind for NodeUsages {
-    type Object = NodeMetrics;
-
-    fn resource(&self) -> &'static ResourceInfo {
-        &NODES
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn row(&self, node: &NodeMetrics, _now: Timestamp) -> Vec<Value> {
-        row(&node.metadata, std::iter::once(&node.usage), &node.window)
-    }
-}
-
-impl Kind for PodUsages {
-    type Object = PodMetrics;
-
-    fn resource(&self) -> &'static ResourceInfo {
-        &PODS
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn row(&self, pod: &PodMetrics, _now: Timestamp) -> Vec<Value> {
-        row(&pod.metadata, pod.containers.iter().map(|container| &container.usage), &pod.window)
-    }
 }

@@ -27,32 +27,29 @@ pub(super) struct Part<'a> {
     pub lifecycle: Option<&'a Lifecycle>,
 }
 
+/// What containers and ephemeral ones have alike, in types of their own.
+macro_rules! part {
+    ($container:ident) => {
+        Part {
+            name: &$container.name,
+            image: $container.image.as_deref(),
+            security: $container.security_context.as_ref(),
+            ports: $container.ports.as_deref().unwrap_or_default(),
+            probes: [
+                $container.liveness_probe.as_ref(),
+                $container.readiness_probe.as_ref(),
+                $container.startup_probe.as_ref(),
+            ],
+            lifecycle: $container.lifecycle.as_ref(),
+        }
+    };
+}
+
 /// The init containers, the containers and the ephemeral ones.
 pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = Part<'_>> {
-    let ordinary = spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| Part {
-        name: &container.name,
-        image: container.image.as_deref(),
-        security: container.security_context.as_ref(),
-        ports: container.ports.as_deref().unwrap_or_default(),
-        probes: [
-            container.liveness_probe.as_ref(),
-            container.readiness_probe.as_ref(),
-            container.startup_probe.as_ref(),
-        ],
-        lifecycle: container.lifecycle.as_ref(),
-    });
-    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| Part {
-        name: &container.name,
-        image: container.image.as_deref(),
-        security: container.security_context.as_ref(),
-        ports: container.ports.as_deref().unwrap_or_default(),
-        probes: [
-            container.liveness_probe.as_ref(),
-            container.readiness_probe.as_ref(),
-            container.startup_probe.as_ref(),
-        ],
-        lifecycle: container.lifecycle.as_ref(),
-    });
+    let ordinary =
+        spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| part!(container));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| part!(container));
     ordinary.chain(ephemeral)
 }
 

@@ -224,18 +224,22 @@ fn gated_condition(now: Timestamp) -> PodCondition {
 /// Turns `matchLabelKeys` into what they mean for this pod: expressions over the values of its own labels.
 fn match_label_keys(spec: &mut PodSpec, labels: &BTreeMap<String, String>) {
     if let Some(affinity) = &mut spec.affinity {
-        let pods = affinity.pod_affinity.iter_mut().flat_map(|pods| {
-            let required = pods.required_during_scheduling_ignored_during_execution.iter_mut().flatten();
-            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
-            required.chain(preferred.map(|term| &mut term.pod_affinity_term))
+        let near = affinity.pod_affinity.iter_mut().map(|pods| {
+            (
+                &mut pods.required_during_scheduling_ignored_during_execution,
+                &mut pods.preferred_during_scheduling_ignored_during_execution,
+            )
         });
-        pods.for_each(|term| match_term_keys(term, labels));
-        let pods = affinity.pod_anti_affinity.iter_mut().flat_map(|pods| {
-            let required = pods.required_during_scheduling_ignored_during_execution.iter_mut().flatten();
-            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
-            required.chain(preferred.map(|term| &mut term.pod_affinity_term))
+        let apart = affinity.pod_anti_affinity.iter_mut().map(|pods| {
+            (
+                &mut pods.required_during_scheduling_ignored_during_execution,
+                &mut pods.preferred_during_scheduling_ignored_during_execution,
+            )
         });
-        pods.for_each(|term| match_term_keys(term, labels));
+        for (required, preferred) in near.chain(apart) {
+            let preferred = preferred.iter_mut().flatten().map(|term| &mut term.pod_affinity_term);
+            required.iter_mut().flatten().chain(preferred).for_each(|term| match_term_keys(term, labels));
+        }
     }
     for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
         let keys = constraint.match_label_keys.or_empty();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use naru_tests::{Cluster, eventually, https::HttpsServer};
+use naru_tests::{Cluster, DEADLINE, Kubectl, api::Api, eventually, https::HttpsServer};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -13,18 +13,135 @@ use tokio::sync::watch;
 struct Extension {
     https: HttpsServer,
     works: watch::Sender<bool>,
+    document: watch::Sender<Document>,
+    /// The status of each answer to a request for the OpenAPI v2 document, and the user that it was for.
+    asked: watch::Receiver<Vec<(u16, String)>>,
+}
+
+/// What it answers at `/openapi/v2`.
+#[derive(Clone)]
+struct Document {
+    status: StatusCode,
+    etag: &'static str,
+    body: String,
+}
+
+impl Document {
+    fn none() -> Self {
+        Self { status: StatusCode::NOT_FOUND, etag: "", body: String::new() }
+    }
 }
 
 impl Extension {
     async fn start(authority: &str) -> Self {
         let (works, working) = watch::channel(true);
+        let (document, documents) = watch::channel(Document::none());
+        let (tell, asked) = watch::channel(Vec::new());
+        let tell = std::sync::Arc::new(tell);
         let https = HttpsServer::start("shop.default.svc", Some(authority), move |request| {
-            let works = *working.borrow();
-            answer(request, works)
+            let (works, document, tell) = (*working.borrow(), documents.borrow().clone(), tell.clone());
+            async move {
+                if works && request.uri().path() == "/openapi/v2" {
+                    return describe(&request, document, &tell);
+                }
+                answer(request, works).await
+            }
         });
-        Self { https: https.await, works }
+        Self { https: https.await, works, document, asked }
+    }
+
+    /// Starts one that a cluster may trust, and makes it an APIService without a Service.
+    async fn of(kubectl: &Kubectl) -> Self {
+        let path = "jsonpath={.data.requestheader-client-ca-file}";
+        let config =
+            ["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", path];
+        let extension = Self::start(&kubectl.run(&config).ok()).await;
+        let (bundle, port) = (extension.https.bundle(), extension.https.port);
+        kubectl.apply(&format!(
+            "\
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {{name: v1.shop.example.com}}
+spec:
+  group: shop.example.com
+  version: v1
+  groupPriorityMinimum: 1000
+  versionPriority: 15
+  caBundle: {bundle}
+  service: {{name: shop, namespace: default, port: {port}}}
+"
+        ));
+        extension
+    }
+
+    /// Waits until it has answered so often with this status.
+    async fn until_asked(&self, status: u16, times: usize) {
+        eventually(&format!("it was asked {times} times for what is {status}"), async || {
+            let asked = self.asked.borrow().clone();
+            let found = asked.iter().filter(|(other, _)| *other == status).count();
+            if found >= times { Ok(()) } else { Err(format!("{asked:?}")) }
+        })
+        .await;
     }
 }
+
+fn describe(
+    request: &Request<Incoming>,
+    document: Document,
+    tell: &watch::Sender<Vec<(u16, String)>>,
+) -> Response<Full<Bytes>> {
+    let header = |name: &str| {
+        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let is_known = !document.etag.is_empty() && header("if-none-match") == document.etag;
+    let status = if is_known { StatusCode::NOT_MODIFIED } else { document.status };
+    let body = if is_known { String::new() } else { document.body };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    if !document.etag.is_empty() {
+        response.headers_mut().insert(header::ETAG, document.etag.parse().expect("a tag"));
+    }
+    tell.send_modify(|asked| asked.push((status.as_u16(), header("x-remote-user"))));
+    response
+}
+
+/// A document of carts, with what is not its group's business, too.
+fn carts(description: &str) -> String {
+    let reference = |name: &str| json!({ "$ref": format!("#/definitions/{name}") });
+    let path = |name: &str| {
+        let kind = json!({ "group": "shop.example.com", "version": "v1", "kind": "Cart" });
+        json!({ "get": {
+            "responses": { "200": { "description": "OK", "schema": reference(name) } },
+            "x-kubernetes-action": "get", "x-kubernetes-group-version-kind": kind,
+        } })
+    };
+    json!({
+        "swagger": "2.0",
+        "info": { "title": "shop", "version": "v1" },
+        "paths": {
+            CARTS: path("com.example.shop.v1.Cart"),
+            "/apis/apps/v1/namespaces/{namespace}/deployments": path("evil.Deployment"),
+            "/apis/other.example.com/v1/things": path("evil.Deployment"),
+        },
+        "definitions": {
+            "com.example.shop.v1.Cart": {
+                "description": description, "type": "object",
+                "properties": {
+                    "metadata": reference(META),
+                    "items": { "description": "What is in the cart.", "type": "array", "items": { "type": "string" } },
+                },
+                "x-kubernetes-group-version-kind": [{ "group": "shop.example.com", "version": "v1", "kind": "Cart" }],
+            },
+            META: { "description": "The shop's own idea of metadata.", "type": "object" },
+            "evil.Deployment": { "type": "object" },
+        },
+    })
+    .to_string()
+}
+
+const CARTS: &str = "/apis/shop.example.com/v1/namespaces/{namespace}/carts/{name}";
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 async fn answer(request: Request<Incoming>, works: bool) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
@@ -76,25 +193,7 @@ async fn a_group_of_another_server_is_served_as_if_it_were_ours() {
         })
         .await;
     };
-    let path = "jsonpath={.data.requestheader-client-ca-file}";
-    let config = ["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", path];
-    let extension = Extension::start(&kubectl.run(&config).ok()).await;
-    let bundle = extension.https.bundle();
-    kubectl.apply(&format!(
-        "\
-apiVersion: apiregistration.k8s.io/v1
-kind: APIService
-metadata: {{name: v1.shop.example.com}}
-spec:
-  group: shop.example.com
-  version: v1
-  groupPriorityMinimum: 1000
-  versionPriority: 15
-  caBundle: {bundle}
-  service: {{name: shop, namespace: default, port: {}}}
-",
-        extension.https.port
-    ));
+    let extension = Extension::of(&kubectl).await;
     condition("False ServiceNotFound").await;
     let refused = kubectl.run(&["get", "--raw", "/apis/shop.example.com/v1/carts"]).refused();
     assert!(refused.contains("ServiceUnavailable") || refused.contains("unable to handle"), "{refused}");
@@ -149,6 +248,177 @@ spec:
         if answer.stderr.contains("NotFound") { Ok(()) } else { Err(answer.stdout) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_openapi_v2_document_of_another_server_is_part_of_ours() {
+    const V2: &str = "/openapi/v2";
+    let cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    let api = Api::of(&cluster).await;
+    let ours = api.get(V2).await.expect(200);
+    let extension = Extension::of(&kubectl).await;
+    extension.https.behind_service(&kubectl, "default", "shop", extension.https.port);
+    kubectl
+        .run(&["wait", "--for=condition=Available", "apiservice/v1.shop.example.com", "--timeout=60s"])
+        .ok();
+
+    // One that describes nothing leaves ours as it was.
+    extension.until_asked(404, 1).await;
+    let unchanged = api.get(V2).await;
+    assert_eq!(unchanged.expect(200), ours);
+
+    // A changed APIService is asked at once, and later again and again.
+    let mut priority = 15;
+    let mut asked_again = || {
+        priority += 1;
+        let patch = format!("{{\"spec\":{{\"versionPriority\":{priority}}}}}");
+        kubectl.run(&["patch", "apiservice", "v1.shop.example.com", "--type=merge", "-p", &patch]).ok();
+    };
+    let described = async |text: &str| {
+        eventually(&format!("carts are {text:?}"), async || {
+            let reply = api.get(V2).await;
+            let found = reply.json()["definitions"]["com.example.shop.v1.Cart"]["description"].clone();
+            if found == text { Ok(reply) } else { Err(found) }
+        })
+        .await
+    };
+    let say = |etag, text: &str| {
+        extension.document.send_replace(Document { status: StatusCode::OK, etag, body: carts(text) });
+    };
+    say("\"one\"", "A cart.");
+    asked_again();
+    let merged = described("A cart.").await;
+    let document = merged.json();
+    assert!(document["paths"][CARTS]["get"].is_object());
+    assert!(document["paths"].get("/apis/other.example.com/v1/things").is_none());
+    assert!(document["definitions"].get("evil.Deployment").is_none());
+    // What two mean differently has two names, and ours stays as it was.
+    let cart = &document["definitions"]["com.example.shop.v1.Cart"];
+    let renamed = format!("{META}_v2");
+    assert_eq!(cart["properties"]["metadata"]["$ref"], format!("#/definitions/{renamed}"));
+    assert_eq!(document["definitions"][&renamed]["description"], "The shop's own idea of metadata.");
+    for section in ["paths", "definitions"] {
+        for (name, item) in ours[section].as_object().expect("a section") {
+            assert_eq!(document[section].get(name), Some(item), "{name}");
+        }
+    }
+    let users: Vec<String> = extension.asked.borrow().iter().map(|(_, user)| user.clone()).collect();
+    assert!(users.iter().all(|user| user == "system:aggregator"), "{users:?}");
+
+    // Clients know by the tag what they have, in both forms.
+    let tag = merged.header("etag").to_owned();
+    let known = api.send("GET", V2, &[("if-none-match", &tag)], "").await;
+    assert_eq!((known.status, known.bytes.len()), (304, 0));
+    for kubectl in cluster.kubectls() {
+        let told = kubectl.run(&["explain", "carts", "--output=plaintext-openapiv2"]).ok();
+        assert!(told.contains("A cart.") && told.contains("What is in the cart."), "{told}");
+        let told = kubectl.run(&["explain", "deployments.spec", "--output=plaintext-openapiv2"]).ok();
+        assert!(told.contains("replicas"), "{told}");
+    }
+
+    // It is asked by its own tag. A changed document is taken in without anybody's doing.
+    asked_again();
+    extension.until_asked(304, 1).await;
+    say("\"two\"", "A bigger cart.");
+    let changed = described("A bigger cart.").await;
+    assert_ne!(changed.header("etag"), tag);
+    assert_eq!(api.send("GET", V2, &[("if-none-match", &tag)], "").await.status, 200);
+
+    // A document that cannot be used changes nothing.
+    let broken = [
+        (StatusCode::OK, "{\"paths\": [7"),
+        (StatusCode::OK, "[]"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "{}"),
+    ];
+    for (status, body) in broken {
+        let before = extension.asked.borrow().len();
+        extension.document.send_replace(Document { status, etag: "", body: body.into() });
+        asked_again();
+        eventually("it was asked", async || {
+            let asked = extension.asked.borrow().len();
+            if asked > before { Ok(()) } else { Err(asked) }
+        })
+        .await;
+        assert_eq!(api.get(V2).await.expect(200), changed.json(), "{status} {body}");
+    }
+
+    // One that is withdrawn goes, and so does that of a server that nobody asks for any more.
+    extension.document.send_replace(Document::none());
+    asked_again();
+    let gone = async || {
+        eventually("the document is ours alone", async || {
+            let document = api.get(V2).await.expect(200);
+            if document == ours { Ok(()) } else { Err("it has more") }
+        })
+        .await;
+    };
+    gone().await;
+    say("\"three\"", "A cart.");
+    asked_again();
+    described("A cart.").await;
+    kubectl.run(&["delete", "apiservice", "v1.shop.example.com"]).ok();
+    gone().await;
+}
+
+/// Clients keep documents by these hashes, on disk.
+#[test]
+fn the_hashes_of_openapi_v3_documents_outlive_the_server() {
+    let mut cluster = Cluster::start();
+    let kubectl = cluster.kubectl();
+    let definition = |description: &str| {
+        format!(
+            "\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: trees.example.com}}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {{plural: trees, singular: tree, kind: Tree}}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {{openAPIV3Schema: {{type: object, description: {description}}}}}
+"
+        )
+    };
+    kubectl.apply(&definition("tall"));
+    kubectl.run(&["wait", "--for=condition=Established", "crd/trees.example.com", "--timeout=30s"]).ok();
+    let index = |kubectl: &Kubectl| {
+        let text = kubectl.run(&["get", "--raw", "/openapi/v3"]).ok();
+        serde_json::from_str::<Value>(&text).expect("JSON")["paths"].clone()
+    };
+    let trees = "apis/example.com/v1";
+    let before = index(&kubectl);
+    assert!(before[trees].is_object() && before["apis/apps/v1"].is_object(), "{before}");
+    let document = |kubectl: &Kubectl, path: &str| {
+        kubectl.run(&["get", "--raw", before[path]["serverRelativeURL"].as_str().expect("a URL")]).ok()
+    };
+    let documents = [trees, "apis/apps/v1", "api/v1"].map(|path| (path, document(&kubectl, path)));
+
+    assert_eq!(cluster.stop(), 0);
+    cluster.up();
+    let kubectl = cluster.kubectl();
+    assert_eq!(index(&kubectl), before);
+    for (path, text) in &documents {
+        assert!(document(&kubectl, path) == *text, "{path} differs, though its hash does not");
+    }
+
+    // What changes has another hash, and nothing else has.
+    kubectl.apply(&definition("taller"));
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let after = loop {
+        let after = index(&kubectl);
+        if after[trees] != before[trees] || std::time::Instant::now() > deadline {
+            break after;
+        }
+    };
+    assert_ne!(after[trees], before[trees]);
+    for (path, entry) in before.as_object().expect("paths").iter().filter(|(path, _)| *path != trees) {
+        assert_eq!(&after[path], entry, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,6 +82,11 @@ impl Documents {
         Ok(document)
     }
 
+    /// Drops the documents whose names begin with `prefix`.
+    fn forget(&self, kinds: &Arc<Kinds>, prefix: &str) {
+        self.made(kinds).documents.retain(|name, _| !name.starts_with(prefix));
+    }
+
     /// What was made of `kinds`; nothing yet where the documents were made of others.
     fn made(&self, kinds: &Arc<Kinds>) -> MutexGuard<'_, Made> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,14 +243,13 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
     let kinds = &*state.registry.kinds();
     let documents = &state.documents;
     match path {
-        "/openapi/v2" if accept.split(',').any(|clause| clause.trim() == V2_PROTOBUF) => {
-            let encode = || openapi::protobuf::encode(&openapi::v2_document(kinds.all()));
-            let make = || Ok(Document::of_bytes(encode().into()));
-            Ok((documents.get_or(kinds, V2_PROTOBUF.into(), make)?, V2_PROTOBUF_ANSWER.into()))
-        }
         "/openapi/v2" => {
-            refuse_protobuf(accept)?;
-            Ok((documents.get(kinds, path.into(), || Ok(openapi::v2_document(kinds.all())))?, JSON.into()))
+            let is_protobuf = accept.split(',').any(|clause| clause.trim() == V2_PROTOBUF);
+            if !is_protobuf {
+                refuse_protobuf(accept)?;
+            }
+            let content_type = if is_protobuf { V2_PROTOBUF_ANSWER } else { JSON };
+            Ok((v2_document(state, kinds, is_protobuf)?, content_type.into()))
         }
         "/openapi/v3" => {
             let make = || Ok(openapi::v3_index(kinds.all(), &|path| fingerprint(kinds, path)));
@@ -266,6 +270,23 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
             Ok((documents.get(kinds, path.into(), || Ok(openapi::v3_document(&served)))?, JSON.into()))
         }
     }
+}
+
+/// The v2 document in one of its forms, with what other servers add to it. Of each form the newest is kept.
+fn v2_document(state: &State, kinds: &Arc<Kinds>, is_protobuf: bool) -> Result<Document, ApiError> {
+    let form = if is_protobuf { V2_PROTOBUF } else { "/openapi/v2" };
+    let parts = state.aggregator.parts();
+    let name = parts.tag().map_or_else(|| form.to_owned(), |tag| format!("{form} {tag}"));
+    state.documents.get_or(kinds, name, || {
+        let mut value = openapi::v2_document(kinds.all());
+        parts.add_to(&mut value);
+        state.documents.forget(kinds, form);
+        Ok(if is_protobuf {
+            Document::of_bytes(openapi::protobuf::encode(&value).into())
+        } else {
+            Document::new(&value)
+        })
+    })
 }
 
 /// For documents that are JSON only: a client that takes nothing but protobuf is told so instead of misled.

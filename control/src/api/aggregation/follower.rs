@@ -2,9 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -20,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Aggregator, CHECK_PATIENCE, Remote, SERVICE_NAME, SERVICES, SLICES, Unavailable, identify, local,
+    Aggregator, CHECK_PATIENCE, Remote, SERVICE_NAME, SERVICES, SLICES, Unavailable, fetch::Question, local,
 };
 use crate::{
     ApiClient, ApiError,
@@ -32,7 +29,7 @@ use crate::{
 const RESOURCE: &str = "apiservices.apiregistration.k8s.io";
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// A server that is there is asked again after so long, one that is not sooner.
-const RECHECK: Duration = Duration::from_secs(15);
+pub(super) const RECHECK: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_LIST_BYTES: usize = 4 << 20;
 
@@ -50,6 +47,12 @@ impl Follower {
 
     /// Until shutdown.
     pub async fn run(self) {
+        let documents = self.aggregator.follow_documents(self.client.store(), &self.shutdown);
+        tokio::join!(self.follow(), documents);
+    }
+
+    /// Follows who is there.
+    async fn follow(&self) {
         let shutdown = self.shutdown.clone();
         let mut is_news = true;
         loop {
@@ -137,7 +140,13 @@ impl Follower {
         });
         let checks: Vec<_> = checks.collect();
         let remotes = futures::future::join_all(checks).await;
+        let what =
+            |remote: &Arc<Remote>| (remote.name.clone(), remote.spec.clone(), remote.resources.is_ok());
+        let is_same = self.aggregator.remotes().iter().map(what).eq(remotes.iter().map(what));
         self.aggregator.remotes.store(Arc::new(remotes));
+        if !is_same {
+            self.aggregator.changed.notify_one();
+        }
     }
 
     async fn check(&self, entry: Arc<Entry>, service: Arc<APIService>, spec: APIServiceSpec) -> Arc<Remote> {
@@ -173,36 +182,17 @@ impl Follower {
 
     /// `GET path` of the other server, as JSON.
     async fn ask(&self, remote: &Remote, path: &str) -> Result<Value, Unavailable> {
-        let (server, authority) = remote.server(self.client.store())?;
-        let url = format!("https://{}{path}", server.address());
+        let user = User::new("system:kube-aggregator", vec!["system:masters".into()]);
+        let question = Question { path, user, etag: "", patience: CHECK_PATIENCE, max_bytes: MAX_LIST_BYTES };
+        let answer = remote.fetch(question, self.client.store(), &self.shutdown).await?;
         let failed = |why: String| {
-            Unavailable::new("FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}"))
+            let message = format!("failing or missing response from {}: {why}", answer.url);
+            Unavailable::new("FailedDiscoveryCheck", message)
         };
-        let mut headers = HeaderMap::new();
-        identify(&mut headers, &User::new("system:kube-aggregator", vec!["system:masters".into()]))
-            .map_err(&failed)?;
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Ok(authority) = HeaderValue::try_from(authority) {
-            headers.insert(header::HOST, authority);
+        if !answer.status.is_success() {
+            return Err(failed(format!("bad status from {}: {}", answer.url, answer.status.as_u16())));
         }
-        let mut request = Request::builder().uri(path).body(Empty::<Bytes>::new());
-        if let Ok(request) = &mut request {
-            *request.headers_mut() = headers;
-        }
-        let request = request.map_err(|error| failed(error.to_string()))?;
-        let asked = async {
-            let answer =
-                server.send(request, &self.shutdown).await.map_err(|error| failed(error.to_string()))?;
-            let status = answer.status();
-            if !status.is_success() {
-                return Err(failed(format!("bad status from {url}: {}", status.as_u16())));
-            }
-            let body = Limited::new(answer.into_body(), MAX_LIST_BYTES).collect().await;
-            let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
-            serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
-        };
-        let timeout = |_| failed(format!("no answer within {CHECK_PATIENCE:?}"));
-        tokio::time::timeout(CHECK_PATIENCE, asked).await.map_err(timeout)?
+        serde_json::from_slice(&answer.body).map_err(|error| failed(error.to_string()))
     }
 
     /// Writes the condition where it differs.

@@ -5,6 +5,8 @@
 //! available. What does not concern it pays one look at an empty list.
 
 mod discovery; // What others serve, beside what we serve.
+mod documents; // How others describe what they serve.
+mod fetch; // One document of another server.
 mod follower; // Who is there.
 mod local; // The APIServices of what is served here.
 
@@ -26,6 +28,7 @@ use percent_encoding::percent_decode_str;
 use rand::seq::IndexedRandom as _;
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 pub use follower::Follower;
 
@@ -56,6 +59,10 @@ const EXTRA: &str = "x-remote-extra-";
 /// The servers that serve beside this one.
 pub struct Aggregator {
     remotes: ArcSwap<Vec<Arc<Remote>>>,
+    /// Their parts of the OpenAPI v2 document.
+    parts: ArcSwap<documents::Parts>,
+    /// Rung when other servers are there than before.
+    changed: Notify,
     /// What we show them, so that they believe who we say the user is.
     identity: Identity,
 }
@@ -86,7 +93,7 @@ impl Unavailable {
 
 impl Aggregator {
     pub fn new(identity: Identity) -> Self {
-        Self { remotes: ArcSwap::default(), identity }
+        Self { remotes: ArcSwap::default(), parts: ArcSwap::default(), changed: Notify::new(), identity }
     }
 
     /// Who serves a group and version, if another server does.

@@ -4,6 +4,7 @@
 //! made when first asked for, as most clusters' clients never do. Not here: HTTP and caching.
 
 mod connect;
+pub mod merge;
 mod operations;
 pub mod protobuf;
 mod schemas;

@@ -21,6 +21,7 @@ pub mod resource_metrics;
 pub mod scheduler;
 pub mod settings;
 pub mod store;
+mod trust; // Whose certificates other servers may show.
 mod webhook; // Calls that the API server makes.
 
 pub use client::ApiClient;

@@ -19,6 +19,8 @@ use crate::audit::Level;
 /// Clients have limits for headers, and a client that was told less is better off than one that was told nothing.
 const MAX_WARNINGS: usize = 4 << 10;
 const MAX_CUT_WARNING: usize = 256;
+/// So many warnings are told: clients built on hyper refuse an answer of more than a hundred headers.
+const MAX_COUNT: usize = 64;
 
 /// What was noticed during one request.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ impl Notes {
     /// Tells the client something, once.
     pub fn warn(&self, text: impl Into<String>) {
         let (text, mut noted) = (text.into(), self.noted());
-        if !text.is_empty() && !noted.warnings.contains(&text) {
+        if !text.is_empty() && noted.warnings.len() < MAX_COUNT && !noted.warnings.contains(&text) {
             noted.warnings.push(text);
         }
     }
@@ -130,6 +132,8 @@ mod tests {
         }
         assert_eq!(notes.take_warnings(), ["old", "odd"]);
         assert!(notes.take_warnings().is_empty());
+        (0..1000).for_each(|index| notes.warn(index.to_string()));
+        assert_eq!(notes.take_warnings().len(), MAX_COUNT);
 
         notes.warn("é".repeat(4090));
         notes.warn("short");

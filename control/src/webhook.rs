@@ -11,15 +11,15 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::store::{Key, Store};
+use crate::{
+    store::{Key, Store},
+    trust::authorities,
+};
 
 /// What an answer may be long.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -84,14 +84,8 @@ impl Webhook {
             (None, None) => return Err("neither a URL nor a service is given".into()),
         };
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(place.authority) {
-            let certificate = certificate.map_err(|error| format!("the CA bundle is not PEM: {error}"))?;
-            roots.add(certificate).map_err(|error| format!("the CA bundle holds no certificate: {error}"))?;
-        }
-        if place.authority.is_empty() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        let roots = authorities(place.authority)
+            .map_err(|problem| format!("the CA bundle cannot be used: {problem}"))?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?

@@ -7,11 +7,7 @@ use k8s_openapi::{
     jiff::Timestamp,
     kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition, APIServiceSpec},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use rustls::{ClientConfig, crypto::ring};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +20,7 @@ use crate::{
     api::upstream::unverified_tls,
     auth::User,
     store::{Entry, Lagged, Revision, Scope},
+    trust::authorities,
 };
 
 const RESOURCE: &str = "apiservices.apiregistration.k8s.io";
@@ -236,18 +233,8 @@ fn tls(spec: &APIServiceSpec, identity: &crate::auth::pki::Identity) -> Result<A
     if spec.insecure_skip_tls_verify == Some(true) {
         return unverified_tls(Some(identity));
     }
-    let mut roots = RootCertStore::empty();
-    match spec.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty()) {
-        Some(bundle) => {
-            for certificate in CertificateDer::pem_slice_iter(&bundle.0) {
-                let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-                roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+    let bundle = spec.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0);
+    let roots = authorities(bundle).map_err(|problem| format!("caBundle: {problem}"))?;
     let (certificates, key) = identity.to_rustls()?;
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

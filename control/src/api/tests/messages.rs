@@ -87,3 +87,15 @@ async fn a_binding_is_about_the_pod_of_its_url_as_somebody_saw_it() {
     // Where it might have gone is of no interest any more.
     assert_eq!(bound["status"].get("nominatedNodeName"), None);
 }
+
+#[tokio::test]
+async fn a_body_of_strange_fields_is_answered_soon() {
+    let cluster = Cluster::start().await;
+    let mut map = config_map("odd", json!({}));
+    for index in 0..100_000 {
+        map[format!("f{index}")] = json!(1);
+    }
+    let answer = cluster.post(MAPS, &map).await;
+    let warnings: Vec<_> = answer.headers.get_all(header::WARNING).into_iter().collect();
+    assert_eq!((answer.status, warnings.len()), (201, 64));
+}

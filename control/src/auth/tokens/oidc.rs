@@ -13,10 +13,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use k8s_openapi::jiff::Timestamp;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
 
@@ -24,7 +21,7 @@ use super::{
     accounts::Audiences,
     jwt::{PublicKey, Token},
 };
-use crate::auth::User;
+use crate::{auth::User, trust::authorities};
 
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 const FETCH_PACE: Duration = Duration::from_secs(5);
@@ -208,18 +205,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn roots(settings: &OidcSettings) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = &settings.ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
+    let Some(path) = &settings.ca_file else { return authorities(&[]) };
     let failed = |why: String| format!("cannot use the OIDC authority {}: {why}", path.display());
-    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    match std::fs::read(path) {
+        // Whoever names a file does not mean everybody.
+        Ok(pem) if pem.is_empty() => Err(failed("it is empty".into())),
+        Ok(pem) => authorities(&pem).map_err(failed),
+        Err(error) => Err(failed(error.to_string())),
     }
-    Ok(roots)
 }
 
 #[cfg(test)]

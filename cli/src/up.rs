@@ -101,6 +101,7 @@ impl Running {
             settings.node_addresses = vec![address.to_string()];
             settings.listen = (address, 0).into();
             settings.pod_cidr = Some(range);
+            settings.is_machine_shared = nodes.len() > 1;
             if index == 0 {
                 // People look for node ports on the address that they know.
                 settings.more_node_port_addresses.push("127.0.0.1".into());

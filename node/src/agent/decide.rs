@@ -447,6 +447,15 @@ pub fn unfit_size(container: &Container, record: &ContainerRecord, memory: &Memo
     (memory.resized.get(&record.id) != Some(&wanted)).then_some(size)
 }
 
+/// The first container that runs without the size that it is to have.
+pub fn first_unfit<'a>(pod: &'a PodView, observed: &Observed, memory: &Memory) -> Option<&'a Container> {
+    let is_unfit = |container: &&Container| {
+        let record = observed.latest(&container.name);
+        record.is_some_and(|record| unfit_size(container, record, memory).is_some())
+    };
+    pod.init_containers().iter().chain(pod.containers()).find(is_unfit)
+}
+
 /// Running, and past its startup probe if it has one.
 pub fn is_started(container: &Container, record: &ContainerRecord, memory: &Memory) -> bool {
     record.is_running()

@@ -144,6 +144,7 @@ struct RuntimeState {
     images: HashMap<String, cri::Image>,
     failing_pulls: HashMap<String, String>,
     failing_starts: HashMap<String, String>,
+    failing_resizes: Option<String>,
     calls: Vec<String>,
     next: usize,
 }
@@ -166,6 +167,11 @@ impl FakeRuntime {
 
     pub fn fail_start(&self, container: &str, reason: &str) {
         self.state.lock().unwrap().failing_starts.insert(container.into(), reason.into());
+    }
+
+    /// Has all changes of sizes fail for a reason, or no more.
+    pub fn fail_resizes(&self, reason: Option<&str>) {
+        self.state.lock().unwrap().failing_resizes = reason.map(str::to_owned);
     }
 
     /// What it was asked to do, beyond questions: `start web`, `stop web 30`, `pull x`.
@@ -331,6 +337,10 @@ impl Runtime for FakeRuntime {
             labels: config.labels,
             annotations: config.annotations,
             log_path: config.log_path,
+            resources: Some(cri::ContainerResources {
+                linux: config.linux.and_then(|linux| linux.resources),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         state.calls.push(format!("create {}", config.metadata.unwrap().name));
@@ -388,7 +398,13 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
-    async fn update_resources(&self, _: &str, _: cri::LinuxContainerResources) -> RuntimeResult<()> {
+    async fn update_resources(&self, id: &str, to: cri::LinuxContainerResources) -> RuntimeResult<()> {
+        let mut state = self.state.lock().unwrap();
+        if let Some(reason) = &state.failing_resizes {
+            return Err(RuntimeError::new(tonic::Code::FailedPrecondition, reason.clone()));
+        }
+        let (_, status) = state.containers.get_mut(id).ok_or_else(|| not_found(id))?;
+        status.resources = Some(cri::ContainerResources { linux: Some(to), ..Default::default() });
         Ok(())
     }
 

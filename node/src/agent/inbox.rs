@@ -180,6 +180,13 @@ impl Inbox {
         *self.report.write().expect("no one panics holding it") = Some(Stored::Open(Arc::new(report)));
     }
 
+    /// What the pod was just given counts at once for those who ask what is left, not only with the next report.
+    pub fn set_agreed(&self, pod: &PodView) {
+        if let Some(report) = self.report() {
+            self.set_report(Report { pod: pod.clone(), ..(*report).clone() });
+        }
+    }
+
     /// Keeps what was reported last in its packed form.
     pub fn pack_report(&self, packed: &Packed) {
         let mut report = self.report.write().expect("no one panics holding it");

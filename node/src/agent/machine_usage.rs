@@ -1,24 +1,24 @@
 //! What the machine of this node has used so far, of the same sources as a kubelet's figures of its node.
 //!
 //! The node is the root of the cgroup tree that this process sees: all of the machine, or the container in which the
-//! agent runs. Where several nodes share a machine, each reports all of it.
+//! agent runs. Where several nodes share that, `node_usage` tells them apart.
 
 use std::{fs, path::Path, time::Duration};
 
 const CGROUP: &str = "/sys/fs/cgroup";
 
-/// Of everything that runs on the machine.
+/// What a node has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MachineUsage {
-    /// CPU time since the machine started.
+pub struct Usage {
+    /// CPU time, ever growing.
     pub cpu: Duration,
     /// Memory in use, without the page cache's part that can be dropped at once.
     pub working_set_bytes: u64,
 }
 
-impl MachineUsage {
-    /// As it is now; `None` where the kernel does not tell.
-    pub fn read() -> Option<Self> {
+impl Usage {
+    /// Of everything that runs on the machine, since it started; `None` where the kernel does not tell.
+    pub fn of_machine() -> Option<Self> {
         let read = |path: &Path| fs::read_to_string(path).ok();
         let of_cgroup = |file: &str| read(&Path::new(CGROUP).join(file));
         let cpu = of_cgroup("cpu.stat").and_then(|text| cpu_of_cgroup(&text)).or_else(|| {
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn this_machine_tells() {
-        let one = MachineUsage::read().expect("Linux tells");
-        let other = MachineUsage::read().expect("Linux tells");
+        let one = Usage::of_machine().expect("Linux tells");
+        let other = Usage::of_machine().expect("Linux tells");
         assert!(one.working_set_bytes > 0 && other.cpu >= one.cpu, "{one:?}, then {other:?}");
     }
 }

@@ -32,6 +32,7 @@ mod node_api; // The node's HTTPS server.
 mod node_stats; // What the node and its pods use.
 mod node_status; // Registration, heartbeats, conditions.
 mod node_streams; // Its connections that become streams.
+mod node_usage; // What counts as used by the node.
 mod objects; // ConfigMaps and Secrets, briefly cached.
 mod observed; // What the runtime says about one pod.
 mod pod_manager; // Hands pods, runtime events and refreshes to the workers.

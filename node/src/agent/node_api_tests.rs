@@ -50,6 +50,7 @@ async fn world() -> World {
         cluster_domain: "cluster.local".into(),
         directories: Directories::new(directory.path()),
         allocatable: Allocatable::default(),
+        is_machine_shared: false,
     };
     let (runtime, cluster) = (Arc::new(FakeRuntime::default()), Arc::new(FakeCluster::default()));
     let shared = Arc::new(Shared::new(node, runtime, cluster, &shutdown));

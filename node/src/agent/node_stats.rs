@@ -11,14 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     identity::{LABEL_CONTAINER_NAME, PodIdentity},
-    machine_usage::MachineUsage,
+    machine_usage::Usage,
     node_api::{Body, json_body, text},
+    node_usage::NodeUsage,
     pod_manager::Workers,
     shared::Shared,
 };
 
 /// What one running container has used.
 struct Sample {
+    id: String,
     pod: PodIdentity,
     container: String,
     cpu_nanos: u64,
@@ -40,6 +42,7 @@ async fn samples(shared: &Shared, workers: &Workers) -> Result<Vec<Sample>, Stri
         let report = workers.by_uid(&pod.uid);
         let record = report.as_ref().and_then(|report| report.observed.container(&attributes.id));
         Some(Sample {
+            id: attributes.id,
             container: attributes.labels.get(LABEL_CONTAINER_NAME)?.clone(),
             cpu_nanos: cpu.usage_core_nano_seconds?.value,
             memory_bytes: memory.working_set_bytes?.value,
@@ -53,14 +56,30 @@ async fn samples(shared: &Shared, workers: &Workers) -> Result<Vec<Sample>, Stri
     Ok(samples)
 }
 
+/// All containers that run, and what the node has used, if that is known.
+async fn read(shared: &Shared, workers: &Workers) -> Result<(Vec<Sample>, Option<Usage>), String> {
+    match &shared.usage {
+        NodeUsage::Machine => Ok((samples(shared, workers).await?, Usage::of_machine())),
+        NodeUsage::Containers(usage) => {
+            let mut usage = usage.lock().await;
+            let samples = samples(shared, workers).await?;
+            let running =
+                samples.iter().map(|sample| (sample.id.as_str(), sample.cpu_nanos, sample.memory_bytes));
+            let usage = usage.with(running);
+            Ok((samples, Some(usage)))
+        }
+    }
+}
+
 /// `/metrics/resource`: the kubelet's names, labels and order.
 pub(super) async fn resource(shared: &Shared, workers: &Workers) -> Response<Body> {
-    let samples = match samples(shared, workers).await {
-        Ok(samples) => samples,
-        Err(reason) => return text(StatusCode::SERVICE_UNAVAILABLE, reason),
-    };
-    let machine = MachineUsage::read().map(|usage| (usage, Timestamp::now().as_millisecond()));
-    text(StatusCode::OK, exposition(&samples, machine))
+    match read(shared, workers).await {
+        Ok((samples, node)) => {
+            let node = node.map(|usage| (usage, Timestamp::now().as_millisecond()));
+            text(StatusCode::OK, exposition(&samples, node))
+        }
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
 }
 
 /// `4.710169000`: seconds, exactly.
@@ -69,7 +88,7 @@ fn seconds(nanos: u64) -> String {
 }
 
 /// The text that Prometheus reads. Names of pods and containers have no characters that it would have to escape.
-fn exposition(samples: &[Sample], machine: Option<(MachineUsage, i64)>) -> String {
+fn exposition(samples: &[Sample], node: Option<(Usage, i64)>) -> String {
     let mut out = String::with_capacity(512 + samples.len() * 640);
     let mut family = |name: &str, kind: &str, help: &str, lines: &mut dyn FnMut(&mut String)| {
         let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}"); // To a String.
@@ -103,7 +122,7 @@ fn exposition(samples: &[Sample], machine: Option<(MachineUsage, i64)>) -> Strin
             }
         }
     });
-    if let Some((usage, at)) = machine {
+    if let Some((usage, at)) = node {
         let name = "node_cpu_usage_seconds_total";
         family(name, "counter", "Cumulative cpu time consumed by the node in core-seconds", &mut |out| {
             let nanos = u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX);
@@ -135,7 +154,7 @@ fn exposition(samples: &[Sample], machine: Option<(MachineUsage, i64)>) -> Strin
     family(name, "gauge", "Current working set of the pod in bytes", &mut |out| {
         of_pod(out, name, |sample| sample.memory_bytes, |bytes| bytes.to_string());
     });
-    let failed = u8::from(machine.is_none());
+    let failed = u8::from(node.is_none());
     let name = "resource_scrape_error";
     family(
         name,
@@ -150,8 +169,8 @@ fn exposition(samples: &[Sample], machine: Option<(MachineUsage, i64)>) -> Strin
 
 /// `/stats/summary`, as far as there are figures.
 pub(super) async fn summary(shared: &Shared, workers: &Workers) -> Response<Body> {
-    let samples = match samples(shared, workers).await {
-        Ok(samples) => samples,
+    let (samples, usage) = match read(shared, workers).await {
+        Ok(read) => read,
         Err(reason) => return text(StatusCode::SERVICE_UNAVAILABLE, reason),
     };
     let now = Timestamp::now().to_string();
@@ -175,7 +194,7 @@ pub(super) async fn summary(shared: &Shared, workers: &Workers) -> Response<Body
         })
     });
     let mut node = BTreeMap::from([("nodeName", Value::from(shared.node_name.as_str()))]);
-    if let Some(usage) = MachineUsage::read() {
+    if let Some(usage) = usage {
         node.insert("cpu", cpu(u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX)));
         node.insert("memory", memory(usage.working_set_bytes));
     }
@@ -210,6 +229,7 @@ mod tests {
         let pod = PodIdentity { namespace: "shop".into(), name: pod.into(), uid: pod.into() };
         let started_at = Some(1_700_000_000_500_000_000).filter(|_| container != "new");
         Sample {
+            id: container.into(),
             pod,
             container: container.into(),
             cpu_nanos,
@@ -223,8 +243,8 @@ mod tests {
     fn resources_are_told_under_the_kubelet_s_names() {
         let samples =
             [sample("web", "front", 4_710_169_000), sample("web", "new", 1), sample("worker", "c", 20)];
-        let machine = MachineUsage { cpu: Duration::from_millis(1500), working_set_bytes: 1024 };
-        let text = exposition(&samples, Some((machine, 1_700_000_015_013)));
+        let node = Usage { cpu: Duration::from_millis(1500), working_set_bytes: 1024 };
+        let text = exposition(&samples, Some((node, 1_700_000_015_013)));
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             lines,

@@ -68,7 +68,9 @@ impl Workers {
     /// What all pods but one request, as far as they still run.
     pub fn requests_beside(&self, uid: &str) -> Resources {
         let mut total = Resources::new();
-        for report in self.reports() {
+        // One by one: most pods are packed, and all of them open would be more than the rest of the agent.
+        for inbox in self.inboxes() {
+            let Some(report) = inbox.report() else { continue };
             let is_over = matches!(report.status.phase.as_deref(), Some("Succeeded" | "Failed"));
             if report.pod.identity.uid != uid && !is_over {
                 for (name, amount) in naru_model::pod::requests(report.pod.spec()) {

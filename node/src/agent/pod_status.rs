@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    decide::{Cause, Memory, Waiting, is_started, unfit_size},
+    decide::{Cause, Memory, Waiting, first_unfit, is_started, unfit_size},
     observed::{ContainerRecord, Observed, RunState},
     pod_view::{PodView, RestartPolicy, Role, init_role},
     resize,
@@ -333,14 +333,10 @@ impl Draft<'_> {
     fn resizing(&self) -> impl Iterator<Item = (&'static str, Verdict)> {
         let [pending_kind, progress_kind] = resize::CONDITIONS;
         let pending = self.memory.resize_pending.as_ref().map(|pending| {
-            let (reason, message) = (Some(pending.reason.into()), Some(pending.message.clone()));
+            let (reason, message) = (Some(pending.reason.as_str().into()), Some(pending.message.clone()));
             (pending_kind, Verdict { holds: true, reason, message })
         });
-        let under_way = self.pod.all_containers().find(|(container, _)| {
-            let record = self.observed.latest(&container.name);
-            record.is_some_and(|record| unfit_size(container, record, self.memory).is_some())
-        });
-        let progress = under_way.map(|(container, _)| {
+        let progress = first_unfit(self.pod, self.observed, self.memory).map(|container| {
             let error = self.memory.resize_errors.get(&container.name);
             let (reason, message) = (error.map(|_| "Error".to_owned()), error.cloned());
             (progress_kind, Verdict { holds: true, reason, message })

@@ -5,15 +5,18 @@
 //! agreement as it is and is told as `PodResizePending`; the way from the agreement to the runtime's answer is
 //! `PodResizeInProgress`. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_cri::v1 as cri;
 use k8s_openapi::{
-    api::core::v1::{Container, PodStatus, ResourceRequirements},
+    api::core::v1::{Container, PodCondition, PodStatus, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
 use naru_model::{
     pod::{Resources, requests},
     quantity::Quantity,
 };
+use serde::Serialize;
 
 use super::{
     pod_status,
@@ -22,14 +25,99 @@ use super::{
 };
 
 /// The conditions that tell of a resize; they go when it is over.
-pub const CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+pub const CONDITIONS: [&str; 2] = [PENDING, IN_PROGRESS];
+const PENDING: &str = "PodResizePending";
+const IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// Why the sizes that a pod asks for are not given to it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
-    /// `Infeasible`: never on this node; `Deferred`: not beside the pods that are here.
-    pub reason: &'static str,
+    pub reason: Refusal,
     pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Never on this node.
+    Infeasible,
+    /// Not beside the pods that are here.
+    Deferred,
+}
+
+impl Refusal {
+    /// The reason of the condition.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Infeasible => "Infeasible",
+            Self::Deferred => "Deferred",
+        }
+    }
+
+    /// The reason of the event.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Infeasible => "ResizeInfeasible",
+            Self::Deferred => "ResizeDeferred",
+        }
+    }
+}
+
+/// How far the API, or whoever reads events, has been told of a pod's resizes: nothing is told twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The refusal of what a generation of the pod asks for.
+    pub pending: Option<(Refusal, i64)>,
+    /// The generation whose sizes are on their way.
+    pub in_progress: Option<i64>,
+}
+
+impl Told {
+    /// As a status tells it: for an agent that was started again.
+    pub fn by(status: Option<&PodStatus>) -> Self {
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let told = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+        let generation = |condition: &PodCondition| condition.observed_generation.unwrap_or_default();
+        let refusal = |condition: &PodCondition| {
+            let reason = condition.reason.as_deref();
+            [Refusal::Infeasible, Refusal::Deferred].into_iter().find(|of| reason == Some(of.as_str()))
+        };
+        Self {
+            pending: told(PENDING).and_then(|condition| Some((refusal(condition)?, generation(condition)))),
+            in_progress: told(IN_PROGRESS).map(generation),
+        }
+    }
+}
+
+/// What an event says of a resize, in the kubelet's words: `Pod resize started: {"containers":[…],"generation":2}`.
+pub fn event_message(what: &str, pod: &PodView, error: Option<&str>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Summary<'a> {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        init_containers: Vec<Sizes<'a>>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        containers: Vec<Sizes<'a>>,
+        generation: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    }
+    #[derive(Serialize)]
+    struct Sizes<'a> {
+        name: &'a str,
+        resources: ResourceRequirements,
+    }
+    fn sizes(containers: &[Container]) -> Vec<Sizes<'_>> {
+        let of = |container: &Container| container.resources.clone().unwrap_or_default();
+        containers.iter().map(|container| Sizes { name: &container.name, resources: of(container) }).collect()
+    }
+    let summary = Summary {
+        init_containers: sizes(pod.init_containers()),
+        containers: sizes(pod.containers()),
+        generation: pod.generation().unwrap_or_default(),
+        error,
+    };
+    let summary = serde_json::to_string(&summary).expect("plain data");
+    format!("Pod resize {what}: {summary}")
 }
 
 /// What a runtime knows of a container's size; 0 is no limit.
@@ -111,7 +199,7 @@ pub fn admit(
     node: Allocatable,
     used: impl FnOnce() -> Resources,
 ) -> (PodView, Option<Pending>) {
-    if sizes(&asked).eq(sizes(allocated)) {
+    if has_same_sizes(&asked, allocated) {
         return (asked, None);
     }
     match refusal(&requests(asked.spec()), node, used) {
@@ -123,8 +211,25 @@ pub fn admit(
     }
 }
 
-fn sizes(pod: &PodView) -> impl Iterator<Item = &Option<ResourceRequirements>> {
-    pod.init_containers().iter().chain(pod.containers()).map(|container| &container.resources)
+/// Whether two states of a pod ask for the same, however that is written.
+pub fn has_same_sizes(one: &PodView, other: &PodView) -> bool {
+    let amount = |list: Option<&BTreeMap<String, ApiQuantity>>, name: &str| {
+        list.and_then(|list| list.get(name)).and_then(|amount| Quantity::try_from(amount).ok())
+    };
+    let sizes = |container: &Container| {
+        let resources = container.resources.as_ref();
+        let requests = resources.and_then(|resources| resources.requests.as_ref());
+        let limits = resources.and_then(|resources| resources.limits.as_ref());
+        [amount(requests, "cpu"), amount(requests, "memory"), amount(limits, "cpu"), amount(limits, "memory")]
+    };
+    let is_same = |one: &[Container], other: &[Container]| {
+        one.len() == other.len()
+            && one.iter().zip(other).all(|(one, other)| {
+                // Most pods never change in this.
+                one.resources == other.resources || sizes(one) == sizes(other)
+            })
+    };
+    is_same(one.init_containers(), other.init_containers()) && is_same(one.containers(), other.containers())
 }
 
 /// `pod` with the sizes that the API was told it has: for an agent that was started again.
@@ -155,7 +260,7 @@ fn refusal(asked: &Resources, node: Allocatable, used: impl FnOnce() -> Resource
             "Node didn't have enough capacity: {}, requested: {}, capacity: {}",
             names[which], asked[which], capacity[which]
         );
-        return Some(Pending { reason: "Infeasible", message });
+        return Some(Pending { reason: Refusal::Infeasible, message });
     }
     let used = amounts(&used());
     let which = (0..2).find(|which| asked[*which] > capacity[*which].saturating_sub(used[*which]))?;
@@ -163,7 +268,7 @@ fn refusal(asked: &Resources, node: Allocatable, used: impl FnOnce() -> Resource
         "Node didn't have enough resource: {}, requested: {}, used: {}, capacity: {}",
         names[which], asked[which], used[which], capacity[which]
     );
-    Some(Pending { reason: "Deferred", message })
+    Some(Pending { reason: Refusal::Deferred, message })
 }
 
 /// Whether a status tells of a resize.
@@ -214,12 +319,14 @@ mod tests {
             ),
         ] {
             let (run, pending) = admit(pod(asked, json!({})), &allocated, node, used);
-            let said = pending.map(|pending| format!("{}: {}", pending.reason, pending.message));
+            let said = pending.map(|pending| format!("{}: {}", pending.reason.as_str(), pending.message));
             assert_eq!((cpu(&run).as_str(), said.as_deref()), (expected, why));
         }
         // Nothing is asked of anybody while nothing changes.
-        let (_, pending) = admit(pod("1", json!({})), &allocated, node, || unreachable!("not asked"));
-        assert_eq!(pending, None);
+        for same in ["1", "1000m"] {
+            let (_, pending) = admit(pod(same, json!({})), &allocated, node, || unreachable!("not asked"));
+            assert_eq!(pending, None);
+        }
     }
 
     #[test]
@@ -231,6 +338,17 @@ mod tests {
         }] });
         assert_eq!(cpu(&as_reported(&pod("8", status))), "1");
         assert_eq!(cpu(&as_reported(&pod("8", json!({})))), "8");
+    }
+
+    #[test]
+    fn an_agent_that_starts_again_knows_what_was_told() {
+        let status = json!({ "conditions": [
+            { "type": "PodResizePending", "status": "True", "reason": "Deferred", "observedGeneration": 3 },
+            { "type": "PodResizeInProgress", "status": "True", "observedGeneration": 2 },
+        ] });
+        let told = Told::by(pod("1", status).status());
+        assert_eq!(told, Told { pending: Some((Refusal::Deferred, 3)), in_progress: Some(2) });
+        assert_eq!(Told::by(pod("1", json!({})).status()), Told::default());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct AgentSettings {
     /// Capacity to report instead of the machine's: several nodes on one machine share it.
     pub cpu_millis: Option<u64>,
     pub memory_bytes: Option<u64>,
+    /// Whether other nodes run on this machine: then this one has used what its pods have, and not all of the machine.
+    pub is_machine_shared: bool,
     /// How often the node's Lease is renewed; it lasts four times as long.
     pub heartbeat: Duration,
 }
@@ -51,6 +53,7 @@ impl AgentSettings {
             cluster_domain: "cluster.local".into(),
             cpu_millis: None,
             memory_bytes: None,
+            is_machine_shared: false,
             heartbeat: Duration::from_secs(10),
         }
     }

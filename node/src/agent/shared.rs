@@ -1,6 +1,9 @@
 //! What all workers of one agent share, and how the agent is put together.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use tokio::{
     sync::{Notify, Semaphore},
@@ -17,6 +20,7 @@ use super::{
     log_rotation, memory_dir,
     node_api::NodeApi,
     node_status::{NodeStatus, machine_allocatable},
+    node_usage::NodeUsage,
     objects::Objects,
     pod_manager::{PodManager, Workers},
     pod_status::NodeFacts,
@@ -46,6 +50,9 @@ pub struct Shared {
     pub directories: Directories,
     pub facts: NodeFacts,
     pub allocatable: Allocatable,
+    pub usage: NodeUsage,
+    /// Held while the size of a pod is agreed to, never over an await: two pods are not given the same room.
+    pub resizing: Mutex<()>,
     pub start_permits: Semaphore,
     /// Of all pods here.
     pub workers: Workers,
@@ -58,6 +65,7 @@ pub struct NodeIdentity {
     pub cluster_domain: String,
     pub directories: Directories,
     pub allocatable: Allocatable,
+    pub is_machine_shared: bool,
 }
 
 impl Shared {
@@ -88,6 +96,8 @@ impl Shared {
                 runtime_name: "naru".into(),
             },
             allocatable: node.allocatable,
+            usage: NodeUsage::new(node.is_machine_shared),
+            resizing: Mutex::default(),
             start_permits: Semaphore::new(CONCURRENT_STARTS),
             workers: Workers::default(),
         }
@@ -108,6 +118,7 @@ pub async fn run(settings: AgentSettings, shutdown: CancellationToken) -> Result
         cluster_domain: settings.cluster_domain.clone(),
         directories: Directories::new(&settings.data_dir).with_texts_in(memory_dir::open(&settings.data_dir)),
         allocatable: machine_allocatable(&settings),
+        is_machine_shared: settings.is_machine_shared,
     };
     let kube_cluster = Arc::new(KubeCluster::new(client.clone()));
     let shared = Arc::new(Shared::new(node, runtime, kube_cluster, &stop));

@@ -177,14 +177,7 @@ impl Worker {
             self.memory.resized.insert(resize.id.clone(), resize.size);
             return Ok(());
         };
-        let known = self.memory.resize_errors.insert(resize.name.clone(), error.message.clone());
-        if known.as_ref() != Some(&error.message)
-            && let Some((_, role)) = self.pod.container(&resize.name)
-        {
-            let target = (resize.name.as_str(), role);
-            let events = &self.shared.events;
-            events.container(&self.pod.identity, target, EventKind::Warning, "ResizeError", error.message);
-        }
+        self.note_resize_error(&resize.name, &error.message);
         Err(Failed { retry_in: None })
     }
 

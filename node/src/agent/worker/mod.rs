@@ -7,12 +7,13 @@ mod actions; // Carries out what was decided.
 mod observation; // Asks the runtime.
 mod probes; // Starts and ends them.
 mod report; // Status, and the end of the pod.
+mod resizing; // Tells of sizes that change.
 mod start; // Starts a container.
 mod volumes; // Makes them, and brings them up to date.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Instant,
 };
 
@@ -61,6 +62,7 @@ pub struct Worker {
     /// Containers whose preStop hook has run.
     pre_stopped: HashSet<String>,
     backoff_told: HashMap<String, Timestamp>,
+    resize_told: resize::Told,
     refresh_wanted: bool,
     has_containers: bool,
     is_gone: bool,
@@ -79,6 +81,7 @@ impl Worker {
     /// `sandbox_ids` are what the runtime already has of the pod.
     pub fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, pod: PodView, sandbox_ids: Vec<String>) -> Box<Self> {
         let reported = pod.status().cloned().map(Arc::new);
+        let resize_told = resize::Told::by(pod.status());
         let memory =
             Memory { start_time: Some(pod.started_at().unwrap_or_else(Timestamp::now)), ..Memory::default() };
         let mut worker = Box::new(Self {
@@ -99,6 +102,7 @@ impl Worker {
             holds: HashMap::new(),
             pre_stopped: HashSet::new(),
             backoff_told: HashMap::new(),
+            resize_told,
             is_gone: false,
             is_finished: false,
         });
@@ -148,6 +152,7 @@ impl Worker {
         }
         self.note_held(&plan, now);
         self.update_probes();
+        self.note_resized();
         let status = self.status(plan.is_terminated, now);
         if is_final(&status) && self.memory.termination.is_none() {
             self.begin_termination(Cause::Finished, now);
@@ -175,13 +180,14 @@ impl Worker {
     async fn wait(&mut self, delay: Option<SignedDuration>) {
         let inbox = self.inbox.clone();
         let (before, after) = match delay {
-            Some(delay) if delay <= REST_AFTER => (delay, None),
+            // What is asked for and cannot be given is looked at again soon: that is no rest.
+            Some(delay) if delay <= REST_AFTER || self.asked.is_some() => (delay, None),
             _ => (REST_AFTER, Some(delay.map(|delay| delay - REST_AFTER))),
         };
         if inbox.wait(Some(before)).await {
             return;
         }
-        let Some(after) = after.filter(|_| self.asked.is_none()) else { return };
+        let Some(after) = after else { return };
         // What cannot be packed stays as it is.
         let packed = Packed::new(&self.pod, self.reported.as_deref()).ok();
         if let Some(packed) = &packed {
@@ -205,8 +211,7 @@ impl Worker {
                 // It may have been mended: what failed is worth another try now.
                 self.holds.clear();
             }
-        }
-        if let Some(asked) = self.asked.take() {
+        } else if let Some(asked) = self.asked.take() {
             self.set_pod(asked);
         }
         self.is_gone |= is_gone;
@@ -220,10 +225,17 @@ impl Worker {
 
     /// Takes over what the API says of the pod, with the sizes that it may have. True where its spec changed.
     fn set_pod(&mut self, asked: PodView) -> bool {
-        let workers = &self.shared.workers;
-        let used = || workers.requests_beside(&asked.identity.uid);
-        let (pod, pending) = resize::admit(asked.clone(), &self.pod, self.shared.allocatable, used);
+        let shared = self.shared.clone();
+        let is_resize = !resize::has_same_sizes(&asked, &self.pod);
+        let turn = is_resize.then(|| shared.resizing.lock().unwrap_or_else(PoisonError::into_inner));
+        let used = || shared.workers.requests_beside(&asked.identity.uid);
+        let (pod, pending) = resize::admit(asked.clone(), &self.pod, shared.allocatable, used);
+        if is_resize && pending.is_none() {
+            self.inbox.set_agreed(&pod);
+        }
+        drop(turn);
         let is_changed = pod.spec() != self.pod.spec();
+        self.note_resize(&asked, &pod, pending.as_ref());
         self.pod = pod;
         self.asked = pending.is_some().then_some(asked);
         self.memory.resize_pending = pending;

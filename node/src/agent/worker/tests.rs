@@ -8,6 +8,7 @@ use super::*;
 use crate::agent::{
     fakes::{FakeCluster, FakeRuntime, TempDir},
     identity::Directories,
+    inbox::Report,
     resources::Allocatable,
     shared::NodeIdentity,
 };
@@ -32,7 +33,8 @@ fn world(spec: Value) -> World {
         node_addresses: vec!["127.7.255.1".into()],
         cluster_domain: "cluster.local".into(),
         directories: Directories::new(directory.path()),
-        allocatable: Allocatable::default(),
+        allocatable: Allocatable { cpu_millis: 1000, ..Allocatable::default() },
+        is_machine_shared: false,
     };
     let shared = Arc::new(Shared::new(node, runtime.clone(), cluster.clone(), &shutdown));
     shared.services.set_synced();
@@ -292,6 +294,93 @@ async fn a_pod_at_rest_is_packed_and_wakes_as_it_was() {
     let restarts =
         |world: &World| world.cluster.last_status()["containerStatuses"][0]["restartCount"] == json!(1);
     world.until("the status of the second run", restarts).await;
+}
+
+#[tokio::test]
+async fn two_pods_are_not_given_the_same_room() {
+    let world = world(json!({}));
+    let sized = |name: &str, cpu: &str| {
+        let resources = json!({ "requests": { "cpu": cpu } });
+        let pod = json!({
+            "metadata": { "name": name, "namespace": "ns", "uid": name },
+            "spec": { "containers": [{ "name": "web", "image": "x", "resources": resources }] },
+        });
+        PodView::new(Arc::new(serde_json::from_value(pod).unwrap())).unwrap()
+    };
+    let workers = ["a", "b"].map(|name| {
+        let (inbox, pod) = (Arc::new(Inbox::default()), sized(name, "100m"));
+        inbox.set_report(Report { pod: pod.clone(), status: Arc::default(), observed: Arc::default() });
+        world.shared.workers.insert(pod.identity.clone(), inbox.clone());
+        Worker::new(world.shared.clone(), inbox, pod, Vec::new())
+    });
+    // Of the node's one CPU, before either had time to report.
+    let refused = workers.map(|mut worker| {
+        worker.set_pod(sized(&worker.pod.identity.name, "600m"));
+        worker.memory.resize_pending.map(|pending| pending.reason)
+    });
+    assert_eq!(refused, [None, Some(resize::Refusal::Deferred)]);
+}
+
+#[tokio::test]
+async fn a_resize_is_told_of_once_from_its_beginning_to_its_end() {
+    let sized =
+        |cpu: &str| json!([{ "name": "web", "image": "x", "resources": { "requests": { "cpu": cpu } } }]);
+    let mut world = world(json!({ "containers": sized("100m") })).start();
+    world.until_status("/phase", "Running").await;
+    let mut generation = 1;
+    let mut ask = |world: &mut World, cpu: &str| {
+        generation += 1;
+        world.pod["metadata"]["generation"] = json!(generation);
+        world.pod["spec"]["containers"] = sized(cpu);
+        world.inbox.push_pod(world.view());
+    };
+    let line = |reason: &str, what: &str, cpu: &str, generation: i64, error: &str| {
+        let error = if error.is_empty() { String::new() } else { format!(r#","error":"{error}""#) };
+        format!(
+            r#"{reason}: Pod resize {what}: {{"containers":[{{"name":"web","resources":{{"requests":{{"cpu":"{cpu}"}}}}}}],"generation":{generation}{error}}}"#
+        )
+    };
+    // Warnings overtake what went well, so the order is not asked for.
+    let mut expected = Vec::new();
+    let mut until = async |world: &World, next: &[String]| {
+        expected.extend_from_slice(next);
+        expected.sort_unstable();
+        let is_told = |world: &World| {
+            let mut told = world.cluster.told();
+            told.retain(|line| line.contains("Pod resize"));
+            told.sort_unstable();
+            told == expected
+        };
+        world.until(&next.join(" and "), is_told).await;
+    };
+    let started = |cpu, generation| line("ResizeStarted", "started", cpu, generation, "");
+    let completed = |cpu, generation| line("ResizeCompleted", "completed", cpu, generation, "");
+    ask(&mut world, "200m");
+    until(&world, &[started("200m", 2), completed("200m", 2)]).await;
+
+    // More than the node has: said once, and nothing when it is taken back.
+    ask(&mut world, "5");
+    let why = "Node didn't have enough capacity: cpu, requested: 5000, capacity: 1000";
+    until(&world, &[line("ResizeInfeasible", "Infeasible", "5", 3, why)]).await;
+    world.inbox.push_dirty(0);
+    world.inbox.nudge();
+    ask(&mut world, "200m");
+    let is_settled = |world: &World| {
+        let status = world.cluster.last_status();
+        status["conditions"][0]["observedGeneration"] == json!(4)
+    };
+    world.until("the old size again", is_settled).await;
+
+    // What the runtime says against a size is told, too, and forgotten with that size.
+    world.runtime.fail_resizes(Some("no room"));
+    for (cpu, generation) in [("300m", 5), ("400m", 6)] {
+        ask(&mut world, cpu);
+        let failed = line("ResizeError", "error", cpu, generation, "no room");
+        until(&world, &[started(cpu, generation), failed]).await;
+    }
+    world.runtime.fail_resizes(None);
+    ask(&mut world, "100m");
+    until(&world, &[started("100m", 7), completed("100m", 7)]).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub enum ApiError {
     )]
     ContinueExpired { token: String },
     /// The client asks for a state that this cluster has not reached.
-    #[error("Too large resource version: {asked}, current: {current}")]
+    #[error("Timeout: Too large resource version: {asked}, current: {current}")]
     NotYetThere { asked: u64, current: u64 },
     #[error("{message}")]
     TooManyRequests { message: String, retry_after: Duration },

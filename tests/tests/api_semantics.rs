@@ -145,7 +145,7 @@ async fn what_is_refused_has_its_code_and_says_why() {
         ),
         (
             change("/metadata", json!({ "name": "a", "namespace": "other" })),
-            "the namespace of the object (other) does not match the namespace on the URL (default)",
+            "the namespace of the provided object does not match the namespace sent on the request",
         ),
         (
             change("/data", json!([])),

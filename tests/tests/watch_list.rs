@@ -94,7 +94,7 @@ async fn a_list_shows_the_state_that_is_asked_for() {
     let future = format!("resourceVersion={}", two + 1_000_000);
     for path in [format!("{MAPS}?{future}"), format!("{MAPS}/a?{future}")] {
         let reply = api.get(&path).await;
-        assert!(reply.refused(504, "Timeout").starts_with("Too large resource version: "));
+        assert!(reply.refused(504, "Timeout").starts_with("Timeout: Too large resource version: "));
         let details = &reply.json()["details"];
         assert_eq!(details["causes"][0]["reason"], "ResourceVersionTooLarge");
         assert_eq!(details["retryAfterSeconds"], 1);

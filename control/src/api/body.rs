@@ -121,9 +121,42 @@ const FREE_BYTES: usize = 64 << 10;
 /// All that bodies may take that are longer, in KiB.
 const ROOM_KIB: usize = 128 << 10;
 
+/// What is on its way of a request's body. Where the answer needs none of it, it is read and forgotten, within bounds: a
+/// client whose stream is reset while it sends may take that for the answer.
+pub struct Coming(Option<Incoming>);
+
+impl Coming {
+    fn take(mut self) -> Option<Incoming> {
+        self.0.take()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+}
+
+impl From<Incoming> for Coming {
+    fn from(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // Nobody waits for it, and it ends by itself.
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body, MAX_BODY_BYTES)).await;
+            });
+        }
+    }
+}
+
 /// A request's body: still on its way, or all of it.
 pub enum Payload {
-    Coming(Incoming),
+    Coming(Coming),
     /// The bytes, if they were not taken yet, and their share of the room.
     Here(Option<Bytes>, Option<OwnedSemaphorePermit>),
 }
@@ -143,7 +176,10 @@ impl Payload {
     /// kept.
     pub async fn read(self) -> Result<Bytes, ApiError> {
         match self {
-            Self::Coming(body) => Ok(read(body, None).await?.0),
+            Self::Coming(body) => match body.take() {
+                Some(body) => Ok(read(body, None).await?.0),
+                None => Ok(Bytes::new()),
+            },
             Self::Here(bytes, _) => Ok(bytes.unwrap_or_default()),
         }
     }
@@ -156,7 +192,9 @@ impl Payload {
         if self.is_here() {
             return Ok(());
         }
-        if let Self::Coming(body) = std::mem::replace(self, Self::Here(None, None)) {
+        if let Self::Coming(body) = std::mem::replace(self, Self::Here(None, None))
+            && let Some(body) = body.take()
+        {
             let (bytes, share) = read(body, Some(room)).await?;
             *self = Self::Here(Some(bytes), share);
         }
@@ -181,7 +219,8 @@ impl http_body::Body for Payload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Coming(body) => Pin::new(body).poll_frame(context),
+            Self::Coming(Coming(Some(body))) => Pin::new(body).poll_frame(context),
+            Self::Coming(Coming(None)) => Poll::Ready(None),
             Self::Here(bytes, _) => at_once(bytes),
         }
     }
@@ -195,7 +234,7 @@ impl http_body::Body for Payload {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Coming(body) => body.size_hint(),
+            Self::Coming(body) => body.0.as_ref().map_or(size_of(None), Incoming::size_hint),
             Self::Here(bytes, _) => size_of(bytes.as_ref()),
         }
     }
@@ -239,7 +278,7 @@ async fn read(
     let read = tokio::time::timeout(BODY_DEADLINE, read_within_limit(&mut body, share.as_mut())).await;
     match read.unwrap_or_else(|_| Err(too_slow(BODY_DEADLINE))) {
         Err(error @ ApiError::TooLarge { .. }) => {
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body)).await;
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(&mut body, MAX_DRAINED_BYTES)).await;
             Err(error)
         }
         result => Ok((result?, share.and_then(|share| share.taken))),
@@ -276,9 +315,9 @@ pub fn pieces(body: Payload) -> impl Stream<Item = Result<Bytes, ApiError>> + Un
     }))
 }
 
-async fn drain(body: &mut Incoming) {
+async fn drain(body: &mut Incoming, max_bytes: usize) {
     let mut drained = 0;
-    while drained < MAX_DRAINED_BYTES
+    while drained < max_bytes
         && let Some(Ok(frame)) = body.frame().await
     {
         drained += frame.data_ref().map_or(0, Bytes::len);

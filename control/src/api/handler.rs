@@ -167,7 +167,7 @@ impl ContentType {
 pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Body> {
     let began = state.metrics.begin();
     let (parts, body) = request.into_parts();
-    let body = Payload::Coming(body);
+    let body = Payload::Coming(body.into());
     let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
     let is_pretty = is_pretty(&query, &parts);

@@ -71,6 +71,8 @@ fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut FieldError
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteOptions {
+    #[serde(skip_serializing)]
+    kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grace_period_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,7 +135,15 @@ pub async fn of_delete(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiErro
         record.request_body(&bytes);
     }
     if !bytes.is_empty() {
-        return resources::decode_as::<DeleteOptions>("DeleteOptions", &bytes)?.check();
+        let options: DeleteOptions = resources::decode_as("DeleteOptions", &bytes)?;
+        let kind = options.kind.as_deref().unwrap_or_default();
+        // Whoever sends something else does not mean what a delete would do.
+        if !["", "DeleteOptions"].contains(&kind) {
+            return Err(ApiError::BadRequest(format!(
+                "{kind} cannot be handled as a DeleteOptions: the body of a delete may only be that"
+            )));
+        }
+        return options.check();
     }
     let optional = |name| Some(query.text(name)).filter(|text| !text.is_empty());
     let options = DeleteOptions {

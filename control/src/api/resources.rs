@@ -25,7 +25,7 @@ use crate::{
     auth::Attributes,
     client::Patch,
     fairness, protobuf,
-    registry::{Call, Deleted, Outcome, Part, Served, decode},
+    registry::{Call, Deleted, Outcome, Part, Served, checks::check_name, decode},
     store::{Entry, Scope},
 };
 
@@ -349,8 +349,10 @@ async fn part(
         }
         "update" => {
             let json = exchange.read_object(!call.served.kind.is_custom()).await?;
-            let (object, warnings) = decode::object(call.served, &json, call.validation)?;
+            let (mut object, warnings) = decode::object(call.served, &json, call.validation)?;
             call.warn(warnings);
+            call.settle_namespace(object.meta_mut())?;
+            check_name(call, object.name())?;
             let outcome = registry.update(call, part, |_| Ok(object.boxed())).await?;
             write_response(call, form, outcome)
         }

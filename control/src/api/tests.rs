@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 mod bad_input;
+mod corners;
 mod encodings;
 mod evictions;
 mod messages;

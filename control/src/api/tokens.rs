@@ -41,6 +41,7 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
             "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {error}"
         ))
     })?;
+    check_identity(call, &request)?;
     let to = (Operation::Create, "token");
     let check = |request: &TokenRequest| check_seconds(call, seconds_of(request));
     let mut request = state.registry.admit_message(call, to, request, check).await?;
@@ -84,6 +85,27 @@ fn check_seconds(call: &Call<'_>, seconds: i64) -> Result<(), ApiError> {
     if seconds > MAX_SECONDS {
         errors.invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds");
     }
+    judge(call, errors)
+}
+
+/// That the request names no other account than its URL, if it names one.
+fn check_identity(call: &Call<'_>, request: &TokenRequest) -> Result<(), ApiError> {
+    let mut errors = FieldErrors::default();
+    let path = Path::new("metadata");
+    for (field, said, expected) in [
+        ("name", request.metadata.name.as_deref(), call.name),
+        ("namespace", request.metadata.namespace.as_deref(), call.namespace),
+    ] {
+        let said = said.unwrap_or_default();
+        if !said.is_empty() && said != expected {
+            let why = format!("must match the service account {field} if specified");
+            errors.invalid(&path.child(field), said, &why);
+        }
+    }
+    judge(call, errors)
+}
+
+fn judge(call: &Call<'_>, errors: FieldErrors) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,9 @@ use naru_model::apply::{ApplyError, ManagedFields};
 use serde_json::{Value, json};
 
 use super::{
-    AnyObject, Call, Outcome, Part, Registry, decode,
+    AnyObject, Call, Outcome, Part, Registry,
+    checks::check_name,
+    decode,
     managed::{self, Owners},
     path::{MAX_ATTEMPTS, Refusal},
 };
@@ -137,15 +139,7 @@ fn check(call: &Call<'_>, config: &Value) -> Result<(), ApiError> {
     if !config["metadata"]["managedFields"].is_null() {
         return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
     }
-    let name = config["metadata"]["name"].as_str().unwrap_or_default();
-    if name != call.name {
-        return Err(ApiError::BadRequest(if name.is_empty() {
-            "name must be provided".into()
-        } else {
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)
-        }));
-    }
-    Ok(())
+    check_name(call, config["metadata"]["name"].as_str().unwrap_or_default())
 }
 
 /// `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.

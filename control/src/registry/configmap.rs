@@ -59,7 +59,7 @@ impl Kind for ConfigMaps {
             size += value.0.len();
         }
         if size > MAX_SIZE {
-            errors.too_long(&Path::default(), MAX_SIZE);
+            errors.too_long(&Path::new(""), MAX_SIZE);
         }
     }
 

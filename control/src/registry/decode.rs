@@ -152,10 +152,64 @@ fn cannot_be_handled(served: &Served, kind: &str, why: &str) -> ApiError {
     ApiError::BadRequest(format!("{kind} in version \"{version}\" cannot be handled as a {expected}: {why}"))
 }
 
+/// The refusal of what does not even tell its kind.
+fn unrecognized(served: &Served, body: &[u8], why: &str) -> ApiError {
+    const SHOWN_BYTES: usize = 30;
+    let more = if body.len() > SHOWN_BYTES { " ..." } else { "" };
+    let start = &body[..body.len().min(SHOWN_BYTES)];
+    let summary = match start.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => format!("{}{more}", hex::encode(start)),
+    };
+    ApiError::BadRequest(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} \
+         ({summary})",
+        served.info.kind
+    ))
+}
+
+/// What Go says of JSON that is none, where it says the same as serde in other words.
+fn go_syntax_error(json: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".into();
+    }
+    let character = |at: usize| json.get(at).map_or(' ', |byte| *byte as char);
+    let at = offset(json, error).saturating_sub(1);
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    let place = match what {
+        "expected value" => "looking for beginning of value",
+        "key must be a string" => "looking for beginning of object key string",
+        "expected `:`" => "after object key",
+        "expected `,` or `}`" => "after object key:value pair",
+        "expected `,` or `]`" => "after array element",
+        "trailing characters" => "after top-level value",
+        "expected ident" => return broken_literal(json, at),
+        _ => return what.to_owned(),
+    };
+    format!("invalid character '{}' {place}", character(at))
+}
+
+/// The same of what begins like `true`, `false` or `null`, and stops being that at `at`.
+fn broken_literal(json: &[u8], at: usize) -> String {
+    let before = json.get(..at).unwrap_or_default();
+    let start = before.iter().rposition(|byte| !byte.is_ascii_lowercase()).map_or(0, |before| before + 1);
+    let begun = &before[start..];
+    let literal = ["true", "false", "null"].into_iter().find(|word| word.as_bytes().starts_with(begun));
+    let found = json.get(at).map_or(' ', |byte| *byte as char);
+    match literal.and_then(|word| word.chars().nth(begun.len()).map(|expected| (word, expected))) {
+        Some((word, expected)) => {
+            format!("invalid character '{found}' in literal {word} (expecting '{expected}')")
+        }
+        None => format!("invalid character '{found}' looking for beginning of value"),
+    }
+}
+
 /// Says why `json` is not an object of `served`: another type, broken JSON, or a value of the wrong type.
 fn unreadable(served: &Served, json: &[u8], error: &serde_json::Error) -> ApiError {
     match serde_json::from_slice::<Value>(json) {
-        Err(syntax) => cannot_be_handled(served, served.info.kind, &format!("invalid JSON: {syntax}")),
+        Err(syntax) => unrecognized(served, json, &go_syntax_error(json, &syntax)),
         Ok(value) => match check_type(served, &value) {
             Err(mismatch) => mismatch,
             Ok(()) => cannot_be_handled(served, served.info.kind, &wrong_type(served, json, error)),
@@ -165,16 +219,12 @@ fn unreadable(served: &Served, json: &[u8], error: &serde_json::Error) -> ApiErr
 
 fn check_type(served: &Served, value: &Value) -> Result<(), ApiError> {
     let Value::Object(map) = value else {
-        return Err(cannot_be_handled(
-            served,
-            served.info.kind,
-            &format!(
-                "json: cannot unmarshal {} into Go value of type {}.{}",
-                go_type(value),
-                served.info.version,
-                served.info.kind
-            ),
-        ));
+        let why = format!(
+            "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \
+             \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go_type(value)
+        );
+        return Err(unrecognized(served, value.to_string().as_bytes(), &why));
     };
     let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
@@ -216,6 +266,9 @@ fn go_type(value: &Value) -> &'static str {
 /// says and where it stopped.
 fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String {
     let text = error.to_string();
+    if let Some(at) = illegal_base64(&text) {
+        return format!("illegal base64 data at input byte {at}");
+    }
     let field = Scanner::path_at(json, offset(json, error));
     let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, rest)) = parts else {
@@ -247,6 +300,16 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         "json: cannot unmarshal {found} into Go struct field {holder}.{} of type {wanted}",
         names.join(".")
     )
+}
+
+/// The byte at which bytes in base64 stop being that, from what their decoder says.
+fn illegal_base64(text: &str) -> Option<usize> {
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok();
+    if let Some(length) = text.strip_prefix("Invalid input length: ") {
+        return number(length).map(|length| length / 4 * 4);
+    }
+    let (what, at) = text.split_once(", offset ")?;
+    (what.starts_with("Invalid symbol ") || what.starts_with("Invalid last symbol ")).then(|| number(at))?
 }
 
 /// Where in `json` serde stopped.

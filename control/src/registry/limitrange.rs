@@ -59,6 +59,10 @@ impl Kind for LimitRanges {
         }
     }
 
+    fn allows_create_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, range: &LimitRange, errors: &mut FieldErrors) {
         let path = Path::new("spec").child("limits");
         let mut types = BTreeSet::new();

@@ -11,7 +11,7 @@ mod apply;
 pub mod autoscaler;
 mod call; // Who does what to which object.
 pub mod certificates;
-mod checks; // What a new state must satisfy, whatever its kind.
+pub mod checks; // What a new state must satisfy, whatever its kind.
 mod conditions; // `metav1.Condition`.
 pub mod configmap;
 pub mod controllerrevision;

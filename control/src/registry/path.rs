@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::{
     AnyObject, Call, Context, Kinds, Part,
     allocation::{Claim, Pools},
-    checks::{check_identity, check_update, validate_name},
+    checks::{check_identity, check_update, finalizer_warnings, validate_finalizers, validate_name},
     managed::{self, Owners},
     prepare::{self, Preparation, Stage, generated_name, new_uid},
 };
@@ -175,13 +175,17 @@ impl Registry {
         kind.prepare_create(&mut *object, &context);
         let preparation = Preparation { call, context, stage: Stage::Create { is_named_here } };
         self.0.admission.mutate(self, &preparation, &mut object).await?;
+        // What follows from the spec, such as a pod's class of service, follows from what admission made of it.
+        kind.prepare_create(&mut *object, &preparation.context);
         let mut errors = FieldErrors::default();
         validate_name(call, object.meta(), &mut errors);
         validation::meta::object_meta_beyond_name(object.meta(), call.served.info.namespaced, &mut errors);
+        validate_finalizers(call, object.meta(), &mut errors);
         kind.validate(&*object, &mut errors);
         kind.validate_create(&*object, &mut errors);
         call.check(object.name(), errors)?;
         call.warn(kind.warnings(&*object));
+        call.warn(finalizer_warnings(call, object.meta(), None));
         self.0.admission.validate(self, &preparation, &*object).await?;
 
         let allocates = kind.allocates();
@@ -372,6 +376,7 @@ impl Registry {
         check_update(&preparation, &*object, &*old)?;
         if matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) {
             call.warn(kind.warnings(&*object));
+            call.warn(finalizer_warnings(call, object.meta(), Some(old.meta())));
         }
         self.0.admission.validate(self, &preparation, &*object).await?;
         if matches!(part, Part::Whole | Part::Scale) {

@@ -54,6 +54,7 @@ impl<'a> Preparation<'a> {
             }
             Stage::Update { part, old } => update(self.call, part, new, old, &self.context),
         }
+        drop_repeated_owners(self.call, new.meta_mut(), " after mutating admission happens");
         Ok(())
     }
 }
@@ -63,6 +64,7 @@ pub(super) fn begin(call: &Call<'_>, object: &mut dyn AnyObject, now: Timestamp)
     let kind = &call.served.kind;
     call.settle_namespace(object.meta_mut())?;
     let is_named_here = begin_life(object.meta_mut(), now, kind.has_generation());
+    drop_repeated_owners(call, object.meta_mut(), "");
     kind.default(object);
     Ok(is_named_here)
 }
@@ -77,6 +79,7 @@ pub(super) fn update(
 ) {
     let kind = &call.served.kind;
     carry_over(object.meta_mut(), old.meta());
+    drop_repeated_owners(call, object.meta_mut(), "");
     match part {
         Part::Whole | Part::Scale => {
             kind.default(object);
@@ -94,8 +97,14 @@ pub(super) fn update(
             kind.default(object);
             kind.prepare_part_update(name, object, old);
         }
-        Part::Finalize => return subresource::keep_all_but_finalizers(object, old),
+        Part::Finalize => subresource::keep_all_but_finalizers(object, old),
     }
+    count_generation(call, part, object, old);
+}
+
+/// The next generation where the spec changed. Admission may take a change back, so it is asked again then.
+pub(super) fn count_generation(call: &Call<'_>, part: Part, object: &mut dyn AnyObject, old: &dyn AnyObject) {
+    let kind = &call.served.kind;
     let may_grow = matches!(part, Part::Whole | Part::Scale | Part::Spec(_)) && kind.has_generation();
     let grows = may_grow && kind.is_spec_changed(object, old);
     object.meta_mut().generation = old.meta().generation.map(|of| of + i64::from(grows));
@@ -124,6 +133,23 @@ fn keep_birth(meta: &mut ObjectMeta, before: &ObjectMeta) {
     drop_what_only_the_server_says(meta);
     if meta.name.as_deref().unwrap_or_default().is_empty() {
         meta.name.clone_from(&before.name);
+    }
+}
+
+/// An owner is kept once; whoever names it twice is told, `when` that came up.
+fn drop_repeated_owners(call: &Call<'_>, meta: &mut ObjectMeta, when: &str) {
+    let Some(owners) = meta.owner_references.as_mut().filter(|owners| owners.len() > 1) else { return };
+    let (mut kept, mut repeated) = (Vec::with_capacity(owners.len()), Vec::new());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) { repeated.push(owner.uid) } else { kept.push(owner) }
+    }
+    *owners = kept;
+    if !repeated.is_empty() {
+        call.warn([format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \
+             may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )]);
     }
 }
 

@@ -143,7 +143,7 @@ fn config_maps_have_keys_of_one_shape_once_and_may_be_frozen() {
         ],
     );
     let large = format!("{{metadata: {{name: c}}, data: {{a: {}}}}}", "x".repeat(1024 * 1024 + 1));
-    check(&ConfigMaps, &large, &[": Too long: may not be more than 1048576 bytes"]);
+    check(&ConfigMaps, &large, &["[]: Too long: may not be more than 1048576 bytes"]);
     check_update(
         &ConfigMaps,
         "{metadata: {name: c}, immutable: true, data: {a: x}}",

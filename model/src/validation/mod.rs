@@ -13,8 +13,9 @@ use std::fmt;
 pub struct Path(String);
 
 impl Path {
+    /// The path of a field of the whole object, or, for "", of the object itself, which Kubernetes shows as `[]`.
     pub fn new(root: &str) -> Self {
-        Self(root.into())
+        Self(if root.is_empty() { "[]" } else { root }.into())
     }
     #[must_use]
     pub fn child(&self, name: &str) -> Self {

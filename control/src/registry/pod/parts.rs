@@ -56,16 +56,16 @@ pub(super) fn validate(part: &str, new: &Pod, old: &Pod, errors: &mut FieldError
         old.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR));
     if part == EPHEMERAL_CONTAINERS {
         if is_static {
-            errors.forbidden(&Path::default(), "static pods do not support ephemeral containers");
+            errors.forbidden(&Path::new(""), "static pods do not support ephemeral containers");
         }
         let guests = (spec.ephemeral_containers.or_empty(), before.ephemeral_containers.or_empty());
         return only_more_guests(guests.0, guests.1, &Path::new("spec"), errors);
     }
     if is_static {
-        return errors.forbidden(&Path::default(), "static pods cannot be resized");
+        return errors.forbidden(&Path::new(""), "static pods cannot be resized");
     }
     if before.os.as_ref().is_some_and(|os| os.name == "windows") {
-        return errors.forbidden(&Path::default(), "windows pods cannot be resized");
+        return errors.forbidden(&Path::new(""), "windows pods cannot be resized");
     }
     if !has_support(old) {
         errors.forbidden(&Path::new("spec"), "Pod running on node without support for resize");

@@ -1,0 +1,167 @@
+//! Where requests disagree with themselves, or ask for what is only nearly right.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases";
+
+async fn refused(answer: Answer, status: u16, message: &str) {
+    assert_eq!((answer.status, answer.message()), (status, message), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn what_is_replaced_is_what_the_url_names() {
+    let cluster = Cluster::start().await;
+    let lease = |metadata: Value| json!({ "metadata": metadata, "spec": {} });
+    let path = format!("{LEASES}/a");
+    for (metadata, message) in [
+        (json!({ "name": "b" }), "the name of the object (b) does not match the name on the URL (a)"),
+        (json!({}), "the name of the object (a based on URL) was undeterminable: name must be provided"),
+        (
+            json!({ "name": "a", "namespace": "other" }),
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+    ] {
+        // Whether it is there or would be created.
+        refused(cluster.put(&path, &lease(metadata)).await, 400, message).await;
+    }
+    assert_eq!(cluster.get(LEASES).await.names(), Vec::<&str>::new());
+    cluster.put(&path, &lease(json!({ "name": "a" }))).await.expect(201);
+    let renamed = cluster.put(&path, &lease(json!({ "name": "b" }))).await;
+    refused(renamed, 400, "the name of the object (b) does not match the name on the URL (a)").await;
+    let moved = cluster.patch(&path, MERGE, &json!({ "metadata": { "namespace": "other" } })).await;
+    let why = "the namespace of the object (other) does not match the namespace on the request (shop)";
+    refused(moved, 400, why).await;
+
+    let ranges = "/api/v1/namespaces/shop/limitranges";
+    cluster.put(&format!("{ranges}/r"), &json!({ "metadata": { "name": "r" } })).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_shown() {
+    let cluster = Cluster::start().await;
+    let why = |problem: &str, shown: &str| {
+        format!(
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: \
+             {problem} ({shown})"
+        )
+    };
+    let structure = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                     \"json:\\\"kind,omitempty\\\"\" }";
+    for (body, problem, shown) in [
+        ("", "unexpected end of JSON input".to_owned(), "<empty>"),
+        ("{", "unexpected end of JSON input".into(), "{"),
+        (
+            "{\"metadata\": {\"name\": \"abc\"}, x}",
+            "invalid character 'x' looking for beginning of object key string".into(),
+            "{\"metadata\": {\"name\": \"abc\"},  ...",
+        ),
+        ("nope", "invalid character 'o' in literal null (expecting 'u')".into(), "6e6f7065"),
+        ("[]", format!("json: cannot unmarshal array into Go value of type {structure}"), "5b5d"),
+    ] {
+        let answer = cluster.exchange("POST", MAPS, JSON, JSON, body.into()).await;
+        assert_eq!((answer.status, answer.message()), (400, &*why(&problem, shown)), "{body}");
+    }
+    let secrets = "/api/v1/namespaces/shop/secrets";
+    let secret =
+        cluster.post(secrets, &json!({ "metadata": { "name": "s" }, "data": { "a": "YQ=!" } })).await;
+    assert!(secret.message().contains("cannot be handled as a Secret: illegal base64 data at input byte "));
+}
+
+#[tokio::test]
+async fn a_delete_takes_delete_options_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    cluster.post(MAPS, &config_map("a", json!({}))).await.expect(201);
+    let path = format!("{MAPS}/a");
+    assert_eq!(cluster.delete(&path, &config_map("a", json!({}))).await.status, 400);
+    cluster.get(&path).await.expect(200);
+    let options = json!({ "kind": "DeleteOptions", "apiVersion": "apps/v1" });
+    cluster.delete(&path, &options).await.expect(200);
+}
+
+#[tokio::test]
+async fn metadata_is_tidied_and_judged_as_a_whole() {
+    let cluster = Cluster::start().await;
+    let of = |metadata: Value| json!({ "metadata": metadata });
+    let owner = |uid: &str| json!({ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid });
+    let owned = of(json!({ "name": "o", "ownerReferences": [owner("1"), owner("1"), owner("2")] }));
+    let answer = cluster.post(MAPS, &owned).await;
+    let warning =
+        answer.headers.get(header::WARNING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    assert!(warning.ends_with("please fix your requests; duplicate UID(s) observed: 1\""), "{warning}");
+    assert_eq!(answer.expect(201)["metadata"]["ownerReferences"], json!([owner("1"), owner("2")]));
+
+    let held = |finalizers: Value| of(json!({ "name": "f", "finalizers": finalizers }));
+    refused(
+        cluster.post(MAPS, &held(json!(["example.com/x", "mine"]))).await,
+        422,
+        "ConfigMap \"f\" is invalid: metadata.finalizers[1]: Invalid value: \"mine\": name is neither a standard \
+         finalizer name nor is it fully qualified",
+    )
+    .await;
+    cluster.post(MAPS, &held(json!(["example.com/x", "orphan"]))).await.expect(201);
+    let held = cluster.patch(&format!("{MAPS}/f"), MERGE, &of(json!({ "finalizers": ["mine"] }))).await;
+    assert_eq!(held.status, 422, "{}", held.body);
+
+    let named = cluster.post(MAPS, &of(json!({ "generateName": "Q-" }))).await;
+    let message = named.message();
+    assert!(message.contains("[metadata.generateName: Invalid value: \"Q-\": a lowercase"), "{message}");
+    assert!(message.contains(", metadata.name: Invalid value: \"Q-"), "{message}");
+    cluster.post(MAPS, &of(json!({ "generateName": "q-" }))).await.expect(201);
+
+    let mut large = config_map("l", json!({}));
+    large["data"] = json!({ "a": "x".repeat((1 << 20) + 1) });
+    let why = "ConfigMap \"l\" is invalid: []: Too long: may not be more than 1048576 bytes";
+    refused(cluster.post(MAPS, &large).await, 422, why).await;
+}
+
+#[tokio::test]
+async fn what_a_limit_range_gives_decides_the_class_of_service() {
+    let cluster = Cluster::start().await;
+    let limits = json!({
+        "metadata": { "name": "all" },
+        "spec": { "limits": [{ "type": "Container", "default": { "cpu": "1", "memory": "1Gi" } }] },
+    });
+    cluster.post("/api/v1/namespaces/shop/limitranges", &limits).await.expect(201);
+    let made = cluster.post("/api/v1/namespaces/shop/pods", &pod("p")).await.expect(201);
+    assert_eq!(made["status"], json!({ "phase": "Pending", "qosClass": "Guaranteed" }));
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_under_the_name_of_its_account() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/shop/serviceaccounts/default/token";
+    refused(
+        cluster.post(path, &json!({ "metadata": { "name": "other" }, "spec": {} })).await,
+        422,
+        "TokenRequest.authentication.k8s.io \"default\" is invalid: metadata.name: Invalid value: \"other\": must match \
+         the service account name if specified",
+    )
+    .await;
+}
+
+/// Clients that are still sending when they are refused must not lose the connection, and with it the answer.
+#[tokio::test]
+async fn who_is_refused_may_finish_and_go_on() {
+    let cluster = Cluster::start().await;
+    let mut stream = TcpStream::connect(cluster.address).await.expect("a connection");
+    let head = format!(
+        "POST /api/v1/configmaps HTTP/1.1\r\nhost: naru\r\ncontent-type: {JSON}\r\ncontent-length: 65536\r\n\r\n"
+    );
+    for _ in 0..2 {
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        while !text.ends_with("}}") && !text.ends_with("\"Failure\"}") {
+            let mut piece = [0; 4096];
+            let len = tokio::time::timeout(DEADLINE, stream.read(&mut piece))
+                .await
+                .expect("in time")
+                .expect("open");
+            assert!(len > 0, "the connection ended after {text}");
+            text.push_str(&String::from_utf8_lossy(&piece[..len]));
+        }
+        assert!(text.starts_with("HTTP/1.1 405 "), "{text}");
+        stream.write_all(" ".repeat(65536).as_bytes()).await.expect("the body is taken");
+    }
+}

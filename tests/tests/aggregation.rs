@@ -41,10 +41,13 @@ impl Extension {
         let https = HttpsServer::start("shop.default.svc", Some(authority), move |request| {
             let (works, document, tell) = (*working.borrow(), documents.borrow().clone(), tell.clone());
             async move {
-                if works && request.uri().path() == "/openapi/v2" {
-                    return describe(&request, document, &tell);
+                match request.uri().path() {
+                    "/openapi/v2" if works => describe(&request, document, &tell),
+                    path if works && document.status == StatusCode::OK && path.starts_with("/openapi/v3") => {
+                        Response::new(Full::from(v3(path).to_string()))
+                    }
+                    _ => answer(request, works).await,
                 }
-                answer(request, works).await
             }
         });
         Self { https: https.await, works, document, asked }
@@ -138,6 +141,26 @@ fn carts(description: &str) -> String {
         },
     })
     .to_string()
+}
+
+/// Its OpenAPI v3: the index, or the document of its group version.
+fn v3(path: &str) -> Value {
+    if path == "/openapi/v3" {
+        let url = "/openapi/v3/apis/shop.example.com/v1?hash=C0FFEE";
+        return json!({ "paths": { "apis/shop.example.com/v1": { "serverRelativeURL": url } } });
+    }
+    let kind = json!({ "group": "shop.example.com", "version": "v1", "kind": "Cart" });
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "shop", "version": "v1" },
+        "paths": { CARTS: { "get": {
+            "responses": {}, "x-kubernetes-action": "get", "x-kubernetes-group-version-kind": kind,
+        } } },
+        "components": { "schemas": { "com.example.shop.v1.Cart": {
+            "description": "A cart, newly told.", "type": "object",
+            "x-kubernetes-group-version-kind": [kind],
+        } } },
+    })
 }
 
 const CARTS: &str = "/apis/shop.example.com/v1/namespaces/{namespace}/carts/{name}";
@@ -315,6 +338,18 @@ async fn the_openapi_v2_document_of_another_server_is_part_of_ours() {
         assert!(told.contains("A cart.") && told.contains("What is in the cart."), "{told}");
         let told = kubectl.run(&["explain", "deployments.spec", "--output=plaintext-openapiv2"]).ok();
         assert!(told.contains("replicas"), "{told}");
+    }
+
+    // OpenAPI v3 is its own, by its own hash.
+    eventually("its hash is ours", async || {
+        let index = api.get("/openapi/v3").await.expect(200);
+        let url = index["paths"]["apis/shop.example.com/v1"]["serverRelativeURL"].clone();
+        if url == "/openapi/v3/apis/shop.example.com/v1?hash=C0FFEE" { Ok(()) } else { Err(url) }
+    })
+    .await;
+    for kubectl in cluster.kubectls() {
+        let told = kubectl.run(&["explain", "carts"]).ok();
+        assert!(told.contains("A cart, newly told."), "{told}");
     }
 
     // It is asked by its own tag. A changed document is taken in without anybody's doing.

@@ -51,6 +51,17 @@ async fn eventually_told(kubectl: &Kubectl, pod: &str, kind: &str, reason: &str,
     .await;
 }
 
+/// Waits for an event of the pod.
+async fn eventually_told_of(kubectl: &Kubectl, pod: &str, reason: &str, message: &str) {
+    let selector = format!("involvedObject.name={pod},reason={reason}");
+    let path = "jsonpath={range .items[*]}{.type} {.message}{\"\\n\"}{end}";
+    eventually(&format!("{reason} of {pod}"), async || {
+        let told = kubectl.run(&["get", "events", "--field-selector", &selector, "-o", path]).ok();
+        if told.lines().any(|line| line == message) { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_container_gets_another_size() {
     let cluster = Cluster::start();
@@ -69,6 +80,10 @@ async fn a_running_container_gets_another_size() {
         // Without a start where that is not needed, with one where it is.
         resize(kubectl, pod, "cpu", "300m");
         eventually_has(kubectl, pod, "300m 16Mi 0").await;
+        let sizes = r#"{"containers":[{"name":"fire","resources":{"limits":{"cpu":"300m","memory":"16Mi"},"requests":{"cpu":"300m","memory":"16Mi"}}}],"generation":2}"#;
+        for (reason, what) in [("ResizeStarted", "started"), ("ResizeCompleted", "completed")] {
+            eventually_told_of(kubectl, pod, reason, &format!("Normal Pod resize {what}: {sizes}")).await;
+        }
         resize(kubectl, pod, "memory", "32Mi");
         eventually_has(kubectl, pod, "300m 32Mi 1").await;
         resize(kubectl, &stays, "memory", "32Mi");

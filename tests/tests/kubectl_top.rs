@@ -1,7 +1,7 @@
 //! `kubectl top`, and the API behind it: figures of what wasm containers and their node really use.
 
 use naru_tests::{
-    Cluster, Kubectl,
+    Cluster, Kubectl, Options,
     api::{Api, PROTOBUF},
     eventually, write_guest,
 };
@@ -65,6 +65,29 @@ async fn kubectl_top_shows_what_pods_and_nodes_use() {
         }
     }
     check_api(&kubectl, &Api::of(&cluster).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_share_a_machine_count_their_own_pods() {
+    let cluster = Cluster::start_with(Options { nodes: 2, ..Options::default() });
+    let wasm = wat::parse_str(BURNER).expect("a module");
+    cluster.import(&write_guest(cluster.temp_dir(), "burner.wasm", &wasm), "burner:v1");
+    let kubectl = cluster.kubectl();
+    let burner = PODS.split("---\n").next().expect("the burner");
+    kubectl.apply(&burner.replace("spec:\n", "spec:\n  nodeName: naru-2\n"));
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/burner", "--timeout=60s"]).ok();
+    // Whatever else this machine does, one burns its pod's 300m, and the other nothing.
+    eventually("the burner is one node's alone", async || {
+        let table = kubectl.run(&["top", "node", "--sort-by=cpu"]).stdout;
+        match &rows(&table)[..] {
+            [busy, idle] if busy[0] == "naru-2" && millicores(busy[1]) >= 100 && busy[3] == "10Mi" => {
+                assert!(idle[0] == "naru-1" && millicores(idle[1]) == 0 && idle[3] == "0Mi", "{table}");
+                Ok(())
+            }
+            _ => Err(table),
+        }
+    })
+    .await;
 }
 
 fn check_pods(kubectl: &Kubectl) {

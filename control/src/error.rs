@@ -184,6 +184,10 @@ impl ApiError {
                 retry_after_seconds: Some(1),
                 ..StatusDetails::default()
             }),
+            Self::Internal(why) => Some(StatusDetails {
+                causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
+                ..StatusDetails::default()
+            }),
             Self::NoSuchPath | Self::MethodNotAllowed | Self::Unavailable(_) => {
                 Some(StatusDetails::default())
             }

@@ -216,6 +216,37 @@ pub fn table(version: MetaVersion, metadata: Value, columns: Option<Value>, rows
     bytes.freeze()
 }
 
+/// The table of one `Scale`, whatever it is of.
+pub fn scale_table(version: MetaVersion, include: Include, scale: &Value) -> Bytes {
+    let column = |name: &str, kind: &str, format: &str, description: &str| json!({ "name": name, "type": kind, "format": format, "description": description, "priority": 0 });
+    let columns = json!([
+        column("Name", "string", "name", "Name of the object that is scaled."),
+        column("Desired", "integer", "", "Number of replicas that are asked for."),
+        column("Available", "integer", "", "Number of replicas that were observed."),
+        column("Age", "string", "", "Time since the object was created."),
+    ]);
+    let born =
+        scale["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let age = born.map_or_else(
+        || "<unknown>".to_owned(),
+        |born| naru_model::duration::human(Timestamp::now().duration_since(born)),
+    );
+    let replicas = |part: &str| scale[part]["replicas"].as_i64().unwrap_or_default();
+    let name = &scale["metadata"]["name"];
+    let mut row = json!({ "cells": [name, replicas("spec"), replicas("status"), age] });
+    match include {
+        Include::None => (),
+        Include::Metadata => {
+            row["object"] = json!({
+                "kind": METADATA_KIND, "apiVersion": version.api_version(), "metadata": scale["metadata"],
+            });
+        }
+        Include::Object => row["object"] = scale.clone(),
+    }
+    let metadata = json!({ "resourceVersion": scale["metadata"]["resourceVersion"] });
+    table(version, metadata, Some(columns), &[to_bytes(&row)])
+}
+
 /// JSON of something that always serializes.
 pub fn to_bytes<T: serde::Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).expect("values of our own making serialize").into()

@@ -373,7 +373,13 @@ async fn part(
 async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
     let value = match verb {
-        "get" => registry.scale(call)?,
+        "get" => {
+            let value = registry.scale(call)?;
+            if let (Form::Table { version, include }, _) = negotiate(&exchange, call.served)? {
+                return Ok(json_response(StatusCode::OK, form::scale_table(version, include, &value)));
+            }
+            value
+        }
         "update" => {
             let json = exchange.read_json().await?;
             let scale = decode_as("Scale", &json)?;

@@ -61,7 +61,7 @@ impl Filter {
                 && self.fields.matches(|field| match field {
                     "metadata.name" => entry.meta.name.clone(),
                     "metadata.namespace" => entry.meta.namespace.clone(),
-                    other => self.served.kind.field(entry, other),
+                    other => self.served.field(entry, other),
                 }))
     }
 }
@@ -78,7 +78,7 @@ fn only(name: &str, fields: FieldSelector) -> Result<FieldSelector, ApiError> {
 }
 
 fn check_fields(served: &Served, fields: &FieldSelector) -> Result<(), ApiError> {
-    let known = served.kind.field_names();
+    let known = served.field_names();
     for term in fields.terms() {
         let field = term.field.as_str();
         if matches!(field, "metadata.name" | "metadata.namespace") || known.contains(&field) {

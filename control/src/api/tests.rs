@@ -741,11 +741,11 @@ async fn both_kinds_of_event_are_one() {
     let view = cluster.get(&format!("{path}/e1")).await.expect(200);
     assert_eq!((&view["note"], &view["regarding"]["name"]), (&json!("it is here"), &json!("web")));
     assert_eq!(view["apiVersion"], "events.k8s.io/v1");
-    let patched =
-        cluster.patch(&format!("{path}/e1"), MERGE, &json!({ "note": "it was here" })).await.expect(200);
-    assert_eq!(patched["note"], "it was here");
+    let series = json!({ "series": { "count": 2, "lastObservedTime": "2026-11-22T00:00:01.000000Z" } });
+    let patched = cluster.patch(&format!("{path}/e1"), MERGE, &series).await.expect(200);
+    assert_eq!(patched["series"]["count"], 2);
     let stored = cluster.get("/api/v1/namespaces/shop/events/e1").await.expect(200);
-    assert_eq!(stored["message"], "it was here");
+    assert_eq!((&stored["series"], &stored["message"]), (&series["series"], &json!("it is here")));
 }
 
 #[tokio::test]

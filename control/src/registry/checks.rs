@@ -90,6 +90,7 @@ pub(super) fn check_update(
             validate_finalizers(call, object.meta(), &mut errors);
             kind.validate(object, &mut errors);
             kind.validate_update(object, old, &mut errors);
+            call.served.validate_version(object, Some(old), &mut errors);
         }
         Part::Status | Part::Approval => {
             validation::meta::object_meta_update(object.meta(), old.meta(), &mut errors);
@@ -100,7 +101,7 @@ pub(super) fn check_update(
             kind.validate(object, &mut errors);
             kind.validate_part_update(name, object, old, &mut errors);
         }
-        Part::Finalize => (),
+        Part::Finalize => kind.validate(object, &mut errors),
     }
     call.check(call.name, errors)
 }
@@ -142,7 +143,9 @@ pub(super) fn check_identity(call: &Call<'_>, entry: &Entry, meta: &ObjectMeta) 
             let mut errors = FieldErrors::default();
             let path = validation::Path::new("metadata").child("resourceVersion");
             errors.invalid(&path, Value::from(0), "must be specified for an update");
-            Err(call.invalid(call.name, errors))
+            // Kubernetes names the resource here where it otherwise names the kind.
+            let kind = call.served.qualified.clone();
+            Err(ApiError::Invalid { kind, name: call.name.into(), errors: errors.0 })
         }
         "" | "0" => Ok(()),
         version => match version.parse::<u64>() {

@@ -6,13 +6,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
     jiff::Timestamp,
 };
-use naru_model::{
-    ResourceInfo, duration,
-    validation::{FieldErrors, Path},
-};
+use naru_model::{ResourceInfo, duration, validation::FieldErrors};
 use serde_json::{Map, Value};
 
 use super::{Column, Kind, kinds::Conversion, podspec::OrEmpty, text};
+
+mod rules; // What an event must say.
 
 pub struct Events;
 
@@ -25,6 +24,26 @@ pub(super) const AS_EVENTS_V1: Conversion = Conversion {
     to_stored: |value, _| Ok(event_to_core(value)),
     to_served: event_to_v1,
     add_schema: |generator| drop(generator.subschema_for::<events::v1::Event>()),
+    fields: &[
+        ("regarding.kind", "involvedObject.kind"),
+        ("regarding.namespace", "involvedObject.namespace"),
+        ("regarding.name", "involvedObject.name"),
+        ("regarding.uid", "involvedObject.uid"),
+        ("regarding.apiVersion", "involvedObject.apiVersion"),
+        ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+        ("regarding.fieldPath", "involvedObject.fieldPath"),
+        ("reason", "reason"),
+        ("reportingController", "reportingComponent"),
+        ("type", "type"),
+    ],
+    validate: |new, old, errors| {
+        let (new, old) = (new.get::<Event>(), old.and_then(|old| old.get::<Event>()));
+        match (new, old) {
+            (Some(new), Some(old)) => rules::validate_update(new, old, errors),
+            (Some(new), None) => rules::validate_create(new, errors),
+            (None, _) => (),
+        }
+    },
 };
 
 const COLUMNS: &[Column] = &[
@@ -85,14 +104,8 @@ impl Kind for Events {
         true
     }
 
-    /// An event lives beside what it is about; events about cluster-scoped objects live in `default`.
     fn validate(&self, event: &Event, errors: &mut FieldErrors) {
-        let (own, of) = (event.metadata.namespace.or_empty(), event.involved_object.namespace.or_empty());
-        let is_beside = if of.is_empty() { matches!(own, "" | "default") } else { own == of };
-        if !is_beside {
-            let path = Path::new("involvedObject").child("namespace");
-            errors.invalid(&path, of, "does not match event.namespace");
-        }
+        rules::validate(event, errors);
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use naru_model::{ResourceInfo, apply::ObjectType};
+use naru_model::{ResourceInfo, apply::ObjectType, validation::FieldErrors};
 use serde_json::Value;
 
 use super::{
-    Kind, autoscaler, certificates, configmap, controllerrevision, crd, cronjob, daemonset, deployment,
-    disruptionbudget, endpoints, endpointslice,
+    AnyObject, Kind, autoscaler, certificates, configmap, controllerrevision, crd, cronjob, daemonset,
+    deployment, disruptionbudget, endpoints, endpointslice,
     erased::{Erase, ErasedKind, OnUnknown},
     event, job, lease, limitrange, namespace, node, persistentvolume, persistentvolumeclaim, pod,
     podtemplate, priorityclass, rbac, replicaset, replicationcontroller, resource_metrics, resourcequota,
     reviews, runtimeclass, secret, service, serviceaccount, statefulset, virtuals,
 };
+use crate::store::Entry;
 
 /// A resource as clients see it. Most are stored as they are served; a view of another resource converts.
 pub struct Served {
@@ -47,6 +48,11 @@ pub struct Conversion {
     pub to_served: fn(Value) -> Value,
     /// As [`ErasedKind::add_schema`], of the served type.
     pub add_schema: fn(&mut schemars::SchemaGenerator),
+    /// The fields that selectors know, by their names here and in the stored kind; none where these are the same.
+    pub fields: &'static [(&'static str, &'static str)],
+    /// What is asked of objects that are written in this version beyond the stored kind's rules. Without an old state
+    /// the object is new.
+    pub validate: fn(&dyn AnyObject, Option<&dyn AnyObject>, &mut FieldErrors),
 }
 
 impl Served {
@@ -85,6 +91,35 @@ impl Served {
     pub fn object_type(&self) -> &ObjectType {
         self.object_type
             .get_or_init(|| self.kind.object_type().unwrap_or_else(|| ObjectType::builtin(&self.type_name)))
+    }
+
+    /// The fields that selectors know beside `metadata.name` and `metadata.namespace`.
+    pub fn field_names(&self) -> Vec<&str> {
+        match self.conversion {
+            Some(conversion) if !conversion.fields.is_empty() => {
+                conversion.fields.iter().map(|(name, _)| *name).collect()
+            }
+            _ => self.kind.field_names(),
+        }
+    }
+
+    /// The value of one of these fields, "" where it is unset.
+    pub fn field(&self, entry: &Entry, name: &str) -> String {
+        let fields = self.conversion.map(|conversion| conversion.fields).unwrap_or_default();
+        let stored = fields.iter().find(|(here, _)| *here == name).map_or(name, |(_, stored)| stored);
+        self.kind.field(entry, stored)
+    }
+
+    /// Judges what is written in this version by the rules that it alone has.
+    pub(super) fn validate_version(
+        &self,
+        new: &dyn AnyObject,
+        old: Option<&dyn AnyObject>,
+        errors: &mut FieldErrors,
+    ) {
+        if let Some(conversion) = self.conversion {
+            (conversion.validate)(new, old, errors);
+        }
     }
 
     pub fn has_subresource(&self, name: &str) -> bool {

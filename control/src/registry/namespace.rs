@@ -100,6 +100,7 @@ impl Kind for Namespaces {
 
     fn mark_deleting(&self, namespace: &mut Namespace) {
         namespace.status.get_or_insert_default().phase = Some("Terminating".into());
+        namespace.metadata.deletion_grace_period_seconds = None;
     }
 
     fn is_held(&self, namespace: &Namespace) -> bool {

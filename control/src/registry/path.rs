@@ -183,6 +183,7 @@ impl Registry {
         validate_finalizers(call, object.meta(), &mut errors);
         kind.validate(&*object, &mut errors);
         kind.validate_create(&*object, &mut errors);
+        call.served.validate_version(&*object, None, &mut errors);
         call.check(object.name(), errors)?;
         call.warn(kind.warnings(&*object));
         call.warn(finalizer_warnings(call, object.meta(), None));
@@ -368,6 +369,7 @@ impl Registry {
         prepare::update(call, part, &mut *object, &*old, &context);
         let preparation = Preparation { call, context, stage: Stage::Update { part, old: &*old } };
         let before = self.0.admission.mutate(self, &preparation, &mut object).await?;
+        prepare::count_generation(call, part, &mut *object, &*old);
         let owners = match before {
             // What webhooks add is nobody's.
             Some(before) => owners.of_request(call, entry, &draft(&*before)?.json, now)?,

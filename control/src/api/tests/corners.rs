@@ -141,6 +141,116 @@ async fn a_token_is_asked_for_under_the_name_of_its_account() {
     .await;
 }
 
+#[tokio::test]
+async fn events_of_the_new_form_say_when_who_and_what() {
+    let cluster = Cluster::start().await;
+    let events = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    let regarding = json!({ "kind": "Pod", "namespace": "shop", "name": "p" });
+    let bare = json!({ "metadata": { "name": "e" }, "regarding": regarding });
+    refused(
+        cluster.post(events, &bare).await,
+        422,
+        "Event.events.k8s.io \"e\" is invalid: [eventTime: Required value, type: Invalid value: \"\": has invalid value: ]",
+    )
+    .await;
+    let whole = json!({
+        "metadata": { "name": "e" }, "regarding": regarding, "eventTime": "2026-11-22T00:00:00.000000Z",
+        "type": "Normal", "reason": "Told", "action": "Tell", "note": "n",
+        "reportingController": "example.com/teller", "reportingInstance": "t-1",
+    });
+    let with = |field: &str, value: Value| {
+        let mut event = whole.clone();
+        event[field] = value;
+        event
+    };
+    for (event, why) in [
+        (with("deprecatedCount", json!(3)), "count: Invalid value: \"\": needs to be unset"),
+        (with("action", json!("")), "action: Required value"),
+        (
+            with("note", json!("n".repeat(1025))),
+            "message: Invalid value: \"\": can have at most 1024 characters",
+        ),
+        (
+            with("series", json!({ "count": 1, "lastObservedTime": "2026-11-22T00:00:00.000000Z" })),
+            "series.count: Invalid value: \"\": should be at least 2",
+        ),
+    ] {
+        let message = format!("Event.events.k8s.io \"e\" is invalid: {why}");
+        refused(cluster.post(events, &event).await, 422, &message).await;
+    }
+    cluster.post(events, &whole).await.expect(201);
+    let path = format!("{events}/e");
+    refused(
+        cluster.patch(&path, MERGE, &json!({ "note": "other" })).await,
+        422,
+        "Event.events.k8s.io \"e\" is invalid: message: Invalid value: \"other\": field is immutable",
+    )
+    .await;
+    let series = json!({ "series": { "count": 2, "lastObservedTime": "2026-11-22T00:00:01.000000Z" } });
+    cluster.patch(&path, MERGE, &series).await.expect(200);
+    // The old form has fewer rules, and other names.
+    let core = "/api/v1/namespaces/shop/events";
+    cluster.patch(&format!("{core}/e"), MERGE, &json!({ "message": "other" })).await.expect(200);
+    let chosen = |path: &str, field: &str| format!("{path}?fieldSelector={field}");
+    assert_eq!(
+        cluster.get(&chosen(events, "regarding.name=p,reportingController=example.com/teller")).await.names(),
+        ["e"]
+    );
+    assert_eq!(cluster.get(&chosen(events, "regarding.name=q")).await.names(), Vec::<&str>::new());
+    assert_eq!(cluster.get(&chosen(core, "involvedObject.name=p")).await.names(), ["e"]);
+    refused(
+        cluster.get(&chosen(events, "involvedObject.name=p")).await,
+        400,
+        "field label not supported: involvedObject.name",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_scale_has_a_table() {
+    let cluster = Cluster::start().await;
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    cluster.post(deployments, &deployment("web", json!(3))).await.expect(201);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let table = cluster.get_as(&format!("{deployments}/web/scale"), accept).await.expect(200);
+    let names: Vec<_> =
+        table["columnDefinitions"].as_array().expect("columns").iter().map(|of| &of["name"]).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    let row = &table["rows"][0];
+    assert_eq!(row["cells"].as_array().expect("cells")[..3], [json!("web"), json!(3), json!(0)]);
+    assert_eq!(
+        (&row["object"]["kind"], &row["object"]["metadata"]["name"]),
+        (&json!("PartialObjectMetadata"), &json!("web"))
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_ends_without_a_grace_period_and_keeps_no_odd_finalizers() {
+    let cluster = Cluster::start().await;
+    let finalize = "/api/v1/namespaces/shop/finalize";
+    let with =
+        |finalizer: &str| json!({ "metadata": { "name": "shop" }, "spec": { "finalizers": [finalizer] } });
+    assert_eq!(cluster.put(finalize, &with("mine")).await.status, 422);
+    cluster.put(finalize, &with("example.com/mine")).await.expect(200);
+    let deleted = cluster.delete("/api/v1/namespaces/shop", &json!({})).await.expect(200);
+    assert_eq!(deleted["status"]["phase"], "Terminating");
+    assert!(deleted["metadata"]["deletionTimestamp"].is_string(), "{deleted}");
+    assert_eq!(deleted["metadata"].get("deletionGracePeriodSeconds"), None);
+}
+
+#[tokio::test]
+async fn what_admission_takes_back_is_no_new_generation() {
+    let cluster = Cluster::start().await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    let made = cluster.post(pods, &pod("p")).await.expect(201);
+    assert_eq!(made["metadata"]["generation"], 1);
+    // The default tolerations come back.
+    let none = json!({ "spec": { "tolerations": [] } });
+    let same = cluster.patch(&format!("{pods}/p"), MERGE, &none).await.expect(200);
+    assert_eq!(same["spec"]["tolerations"], made["spec"]["tolerations"]);
+    assert_eq!(same["metadata"]["generation"], 1);
+}
+
 /// Clients that are still sending when they are refused must not lose the connection, and with it the answer.
 #[tokio::test]
 async fn who_is_refused_may_finish_and_go_on() {

@@ -18,6 +18,8 @@ pub(in crate::registry) const AS_V1: Conversion = Conversion {
     to_stored,
     to_served,
     add_schema: |generator| drop(generator.subschema_for::<HorizontalPodAutoscaler>()),
+    fields: &[],
+    validate: |_, _, _| (),
 };
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";

@@ -117,6 +117,7 @@ impl Kind for Definitions {
         if !finalizers.iter().any(|finalizer| finalizer == CLEANUP) {
             finalizers.push(CLEANUP.into());
         }
+        definition.metadata.deletion_grace_period_seconds = None;
     }
 
     fn columns(&self) -> &'static [Column] {

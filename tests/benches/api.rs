@@ -92,20 +92,22 @@ enum Request {
     CreateConfigMap,
     Create,
     Get,
+    List,
     Update,
     Patch,
     Apply,
 }
 
 impl Request {
-    const ALL: [Self; 6] =
-        [Self::CreateConfigMap, Self::Create, Self::Get, Self::Update, Self::Patch, Self::Apply];
+    const ALL: [Self; 7] =
+        [Self::CreateConfigMap, Self::Create, Self::Get, Self::List, Self::Update, Self::Patch, Self::Apply];
 
     fn name(self) -> &'static str {
         match self {
             Self::CreateConfigMap => "create ConfigMap of 1 kB",
             Self::Create => "create Pod of 5 kB",
             Self::Get => "get Pod",
+            Self::List => "list of 100 Pods",
             Self::Update => "update ConfigMap",
             Self::Patch => "strategic patch Pod",
             Self::Apply => "server-side apply ConfigMap",
@@ -118,7 +120,7 @@ impl Request {
             Self::Create => "≥ 5,000",
             Self::Get => "≥ 20,000",
             Self::Patch => "≥ 4,000",
-            Self::Update | Self::Apply => "",
+            Self::List | Self::Update | Self::Apply => "",
         }
     }
 
@@ -133,6 +135,7 @@ impl Request {
             }
             Self::Create => ("POST", PODS.into(), JSON, pod(&format!("p-{clients}-{number}"))),
             Self::Get => ("GET", format!("{PODS}/p-{clients}-0"), JSON, Bytes::new()),
+            Self::List => ("GET", format!("{PODS}?limit=100"), JSON, Bytes::new()),
             Self::Update => (
                 "PUT",
                 format!("{CONFIG_MAPS}/{known}"),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const TEMPLATES: &str = "/api/v1/namespaces/default/podtemplates";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON_PATCH: &str = "application/json-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
@@ -448,22 +449,24 @@ async fn metadata_is_the_servers_where_it_is() {
     assert_eq!(generation(json!({ "spec": { "paused": true } })).await, Some(2));
     assert_eq!(generation(json!({ "spec": { "paused": true } })).await, Some(2));
     assert_eq!(generation(json!({ "status": { "replicas": 4 } })).await, Some(2));
-    let status = json!({ "status": { "observedGeneration": 2 }, "spec": { "paused": false } });
-    let reported = api.patch(&format!("{web}/status"), MERGE, &status).await.expect(200);
-    assert_eq!((&reported["spec"]["paused"], &reported["metadata"]["generation"]), (&true.into(), &2.into()));
     eventually("the controller has seen it", async || {
         let seen = api.get(&web).await.expect(200)["status"]["observedGeneration"].clone();
         if seen == 2 { Ok(()) } else { Err(seen) }
     })
     .await;
+    let status = json!({ "status": { "collisionCount": 1 }, "spec": { "paused": false } });
+    let reported = api.patch(&format!("{web}/status"), MERGE, &status).await.expect(200);
+    assert_eq!((&reported["spec"]["paused"], &reported["metadata"]["generation"]), (&true.into(), &2.into()));
 
-    // What does not change is not written.
-    let before = api.get(&web).await.expect(200);
+    // What does not change is not written; nobody but this test writes this object.
+    let template = json!({ "metadata": { "name": "quiet" }, "template": deployment("web")["spec"]["template"] });
+    let before = api.post(TEMPLATES, &template).await.expect(201);
+    let quiet = format!("{TEMPLATES}/quiet");
     for (kind, patch) in [(MERGE, json!({})), (STRATEGIC, json!({})), (JSON_PATCH, json!([]))] {
-        let same = api.patch(&web, kind, &patch).await.expect(200);
+        let same = api.patch(&quiet, kind, &patch).await.expect(200);
         assert_eq!(same["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     }
-    let same = api.put(&web, &before).await.expect(200);
+    let same = api.put(&quiet, &before).await.expect(200);
     assert_eq!(same["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     for (patch, why) in [
         (

@@ -13,6 +13,7 @@ pub mod object;
 pub mod owner;
 pub mod patch;
 pub mod pod;
+pub mod pod_brief;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
@@ -21,4 +22,5 @@ pub mod validation;
 pub mod version;
 
 pub use object::Object;
+pub use pod_brief::PodBrief;
 pub use resource::ResourceInfo;

@@ -459,7 +459,8 @@ async fn metadata_is_the_servers_where_it_is() {
     assert_eq!((&reported["spec"]["paused"], &reported["metadata"]["generation"]), (&true.into(), &2.into()));
 
     // What does not change is not written; nobody but this test writes this object.
-    let template = json!({ "metadata": { "name": "quiet" }, "template": deployment("web")["spec"]["template"] });
+    let template =
+        json!({ "metadata": { "name": "quiet" }, "template": deployment("web")["spec"]["template"] });
     let before = api.post(TEMPLATES, &template).await.expect(201);
     let quiet = format!("{TEMPLATES}/quiet");
     for (kind, patch) in [(MERGE, json!({})), (STRATEGIC, json!({})), (JSON_PATCH, json!([]))] {

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector,
     jiff::Timestamp,
 };
-use naru_model::{Object, condition, owner::controller_reference, pod::is_ready, selector};
+use naru_model::{Object, condition, owner::controller_reference, selector};
 use serde_json::json;
 
 use super::framework::{Write, key_of};
@@ -53,20 +53,6 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref();
     let condition = condition::find(conditions, "Ready").filter(|condition| condition.status == "True")?;
     condition.last_transition_time.as_ref().map(|time| time.0)
-}
-
-/// How long until the pod has been ready for `min_ready_seconds`: zero is now, `None` is never without a change.
-pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
-    if !is_ready(pod) {
-        return None;
-    }
-    if min_ready_seconds <= 0 {
-        return Some(Duration::ZERO);
-    }
-    let since = ready_since(pod)?;
-    let ready_for = now.duration_since(since);
-    let wanted = k8s_openapi::jiff::SignedDuration::from_secs(min_ready_seconds.into());
-    Some(Duration::try_from(wanted - ready_for).unwrap_or_default())
 }
 
 /// Time from `now` until `then`, zero where that is past.

@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::framework::{Cache, Change, ClusterView, Controller, Plan, Write};
+use super::framework::{Cache, Change, ClusterView, Controller, Plan, Write, decoded};
 use crate::store::Key;
 
 const TTL: SignedDuration = SignedDuration::from_hours(1);
@@ -33,12 +33,16 @@ impl Controller for EventTtl {
 
     fn reconcile(&self, _sweep: &Key, view: &ClusterView<'_>) -> Plan {
         let mut plan = Plan::nothing();
-        let mut events = view.cache.list::<Event>(None).peekable();
+        let mut events = view.cache.entries("events", None).peekable();
         if events.peek().is_some() {
             plan.look_again(SWEEP);
         }
-        let old =
-            events.filter(|event| told_last(event).is_some_and(|told| view.now.duration_since(told) > TTL));
+        let is_past = |then| view.now.duration_since(then) > TTL;
+        // Most are younger than that, and need not be decoded.
+        let old = events
+            .filter(|event| event.meta.creation_timestamp.is_none_or(is_past))
+            .filter_map(decoded::<Event>)
+            .filter(|event| told_last(event).is_some_and(is_past));
         plan.then(old.take(AT_ONCE).map(|event| Write::delete(&*event)));
         plan
     }

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use naru_model::{Object, pod::is_terminal};
+use naru_model::Object;
 use serde_json::{Map, Value, json};
 
-use super::framework::{Cache, Change, ClusterView, Plan, Reconciler, Write, decoded, key_of};
+use super::framework::{Cache, Change, ClusterView, Plan, Reconciler, Write, brief, key_of};
 use crate::{admission::quota, store::Key};
 
 /// A count takes a look at every pod of the namespace, and a thousand of them may end at once.
@@ -83,7 +83,7 @@ fn gives_back(change: &Change<'_>) -> bool {
     }
     let Some(previous) = change.previous else { return false };
     if change.is::<Pod>() {
-        let has_ended = |entry| decoded::<Pod>(entry).is_some_and(|pod| is_terminal(&pod));
+        let has_ended = |entry| brief(entry).is_some_and(|pod| pod.is_terminal);
         return has_ended(change.entry) && !has_ended(previous);
     }
     matches!(change.entry.key.resource(), quota::usage::SERVICES | quota::usage::CLAIMS)

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     common::is_deleting,
-    framework::{Cache, Change, ClusterView, Plan, Reconciler, Write, decoded, key_of},
+    framework::{Cache, Change, ClusterView, Plan, Reconciler, Write, brief, decoded, key_of},
 };
 use crate::{
     admission::storage::{CLAIM_FINALIZER, VOLUME_FINALIZER},
@@ -27,10 +27,10 @@ impl Reconciler for Claims {
         if !change.is::<Pod>() {
             return;
         }
-        let Some(pod) = decoded::<Pod>(change.entry) else { return };
-        if !change.is_deleted && !is_terminal(&pod) {
+        if !change.is_deleted && brief(change.entry).is_some_and(|pod| !pod.is_terminal) {
             return;
         }
+        let Some(pod) = decoded::<Pod>(change.entry) else { return };
         for name in claims_of(&pod) {
             let key = key_of::<PersistentVolumeClaim>(pod.namespace(), &name);
             if cache.entry(&key).is_some_and(|entry| entry.meta.deletion_timestamp.is_some()) {

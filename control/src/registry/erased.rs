@@ -306,7 +306,9 @@ impl<K: Kind> ErasedKind for Erase<K> {
         self.0.field_names().to_vec()
     }
     fn field(&self, entry: &Entry, name: &str) -> String {
-        entry.typed::<K::Object>().map(|object| self.0.field(&object, name)).unwrap_or_default()
+        let whole =
+            || entry.typed::<K::Object>().map(|object| self.0.field(&object, name)).unwrap_or_default();
+        self.0.quick_field(entry, name).unwrap_or_else(whole)
     }
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
         self.0.scale(of(object))

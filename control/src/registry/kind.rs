@@ -5,7 +5,7 @@ use naru_model::{Object, ResourceInfo, apply::ObjectType, validation::FieldError
 use serde_json::Value;
 
 use super::allocation::{Claim, Pools};
-use crate::store::Snapshot;
+use crate::store::{Entry, Snapshot};
 
 /// A printer column of `kubectl get`.
 #[derive(Debug, Clone, Copy)]
@@ -206,6 +206,11 @@ pub trait Kind: Send + Sync + 'static {
     /// The value of one of `field_names`, "" where unset.
     fn field(&self, _object: &Self::Object, _name: &str) -> String {
         String::new()
+    }
+
+    /// The same, where it can be told without decoding all of the object: a watcher asks it of every change.
+    fn quick_field(&self, _entry: &Entry, _name: &str) -> Option<String> {
+        None
     }
 
     /// The grace period of a delete in seconds when the kind is deleted gracefully: `Some(0)` or `None` deletes

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use naru_model::pod;
+use naru_model::{PodBrief, pod};
 
 use super::{
     Footprint, PodInfo, PodKey,
@@ -15,6 +15,7 @@ use super::{
     is_ours, key_of,
     queue::{Moment, Queue},
 };
+use crate::store::Meta;
 
 /// If more nodes than this have changed at once, waiting pods are tried without checking first whether it helps.
 const MANY_NODES: usize = 64;
@@ -78,6 +79,23 @@ impl Core {
 
     pub fn node_removed(&mut self, name: &str) {
         self.cache.remove_node(name);
+    }
+
+    /// Takes in the state of a pod that is bound and as large as it was known to be, and so need not be decoded. Answers
+    /// whether it is one, as nearly all are.
+    pub fn take_known(&mut self, meta: &Meta, brief: &PodBrief) -> bool {
+        let Some(node) = brief.node_name.as_deref().filter(|_| !brief.is_terminal && !brief.is_resizing)
+        else {
+            return false;
+        };
+        let key = PodKey::from(format!("{}/{}", meta.namespace, meta.name));
+        let known = self.cache.pod(&key).filter(|known| known.is_at(&meta.uid, meta.generation));
+        let Some(known) = known.cloned() else { return false };
+        self.queue.remove(&key);
+        if !self.cache.is_confirmed_on(&key, node) {
+            self.cache.set_pod(known, node);
+        }
+        true
     }
 
     pub fn pod_added_or_changed(&mut self, pod: &Arc<Pod>, now: Moment) {

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use naru_model::PodBrief;
 use tokio::{
     task::{self, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior},
@@ -188,6 +189,9 @@ impl<C: Cluster> Driver<C> {
         let meta = &event.entry.meta;
         if event.kind == EventKind::Deleted {
             return self.core.pod_removed(&format!("{}/{}", meta.namespace, meta.name));
+        }
+        if event.entry.brief::<PodBrief>().is_ok_and(|brief| self.core.take_known(meta, &brief)) {
+            return;
         }
         match event.entry.typed::<Pod>() {
             Ok(pod) => self.core.pod_added_or_changed(&pod, self.now()),

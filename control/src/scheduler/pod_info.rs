@@ -85,8 +85,12 @@ impl Footprint {
 
     /// Whether `pod` certainly takes the same: it is the same pod with the same spec.
     pub fn is_of(&self, pod: &Pod) -> bool {
-        let is_same = *self.uid == *pod.uid() && self.generation == pod.metadata.generation;
-        is_same && self.generation.is_some() && !self.is_resizing && !pod::is_resizing(pod)
+        self.is_at(pod.uid(), pod.metadata.generation) && !pod::is_resizing(pod)
+    }
+
+    /// Whether a pod with this uid and generation takes the same, if it is not being resized.
+    pub fn is_at(&self, uid: &str, generation: Option<i64>) -> bool {
+        *self.uid == *uid && self.generation == generation && self.generation.is_some() && !self.is_resizing
     }
 }
 

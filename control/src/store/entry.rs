@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::Object;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Fingerprint, Key, Revision, json, splice};
 
@@ -122,12 +122,19 @@ impl Meta {
             uid: wire.uid.unwrap_or_default(),
             generation: wire.generation,
             labels: wire.labels.unwrap_or_default(),
-            owner_references: wire.owner_references.unwrap_or_default(),
-            finalizers: wire.finalizers.unwrap_or_default(),
+            owner_references: fitted(wire.owner_references),
+            finalizers: fitted(wire.finalizers),
             creation_timestamp: wire.creation_timestamp.map(|time| time.0),
             deletion_timestamp: wire.deletion_timestamp.map(|time| time.0),
         })
     }
+}
+
+/// Without the room for more that decoding leaves.
+fn fitted<T>(items: Option<Vec<T>>) -> Vec<T> {
+    let mut items = items.unwrap_or_default();
+    items.shrink_to_fit();
+    items
 }
 
 fn fingerprint(json: &[u8]) -> Fingerprint {
@@ -164,6 +171,7 @@ pub struct Entry {
     pub(super) revision_at: u32,
     /// Guards one decode; held while decoding, so that two readers never decode the same revision twice.
     typed: Mutex<Typed>,
+    brief: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Entry {
@@ -180,6 +188,7 @@ impl Entry {
             json,
             revision_at: draft.revision_at,
             typed: Mutex::default(),
+            brief: OnceLock::new(),
         }
     }
 
@@ -194,7 +203,15 @@ impl Entry {
             Some(place) => Meta::decode(&json[place.metadata])?,
             None => Meta::default(),
         };
-        Ok(Self { key, revision, meta: Arc::new(meta), json, revision_at, typed: Mutex::default() })
+        Ok(Self {
+            key,
+            revision,
+            meta: Arc::new(meta),
+            json,
+            revision_at,
+            typed: Mutex::default(),
+            brief: OnceLock::new(),
+        })
     }
 
     /// That of the draft which made it.
@@ -218,6 +235,7 @@ impl Entry {
             json,
             revision_at: self.revision_at,
             typed: Mutex::default(),
+            brief: OnceLock::new(),
         }
     }
 
@@ -256,6 +274,20 @@ impl Entry {
             *typed = Typed::Kept { object: object.clone(), is_used: true };
         }
         Ok(object)
+    }
+
+    /// A small part of the object, decoded once and kept as long as the entry, for what is asked of all objects of a
+    /// kind again and again. One kind of object should have one such part: a second is decoded anew for each who asks.
+    pub fn brief<B: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<B>, serde_json::Error> {
+        if let Some(brief) = self.brief.get()
+            && let Ok(brief) = brief.clone().downcast::<B>()
+        {
+            return Ok(brief);
+        }
+        let brief = Arc::new(serde_json::from_slice::<B>(&self.json)?);
+        // Two who decoded at the same time made the same.
+        let _ = self.brief.set(brief.clone());
+        Ok(brief)
     }
 
     /// Gives back the memory of the decoded form if nobody asked for it since the last call.

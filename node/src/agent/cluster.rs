@@ -103,6 +103,12 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 /// The agent does the kubelet's job, and the fields that it writes are known as the kubelet's.
 const USER_AGENT: http::HeaderValue = http::HeaderValue::from_static("kubelet/v1.37.0 (naru)");
 
+/// Bytes that the server may send ahead of what was read, on one stream and on the whole connection. A connection whose
+/// window is small comes in small pieces when a thousand answers wait to be read, and HTTP/2 libraries take many small
+/// pieces for an attack, more of them the larger the window is.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// A client that multiplexes over HTTP/2 where the server has it: hundreds of status writes share one connection.
 pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
     // A process may hold several crypto providers; whoever chose first is right.
@@ -115,7 +121,8 @@ pub fn connect(config: &kube::Config) -> Result<Client, AgentError> {
             .enable_all_versions();
         let https = connector.build();
         let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-            .http2_adaptive_window(true)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .build::<_, Body>(https);
         let service = tower::ServiceBuilder::new()
             .layer(config.base_uri_layer())

@@ -1,10 +1,9 @@
 //! Rolling and recreating: how many replicas each set shall have next.
 
-use k8s_openapi::api::{apps::v1::RollingUpdateDeployment, core::v1::Pod};
+use k8s_openapi::api::apps::v1::RollingUpdateDeployment;
 use naru_model::{
     Object,
     intstr::{Rounding, scaled},
-    pod::{is_active, is_terminal},
 };
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     revision::annotate_sizes,
     sets::{Sets, WorkingSet},
 };
+use crate::controllers::framework::Member;
 
 impl Look<'_> {
     /// Takes one step of a rolling update: up within `maxSurge`, else down within `maxUnavailable`.
@@ -56,7 +56,7 @@ impl Look<'_> {
 
     /// Pods that the set shall have, or still has though it shall no longer.
     fn occupied(&self, set: &WorkingSet) -> i32 {
-        let pods = self.view.cache.controlled_by::<Pod>(set.set.uid()).filter(|pod| is_active(pod)).count();
+        let pods = self.view.cache.pods_controlled_by(set.set.uid()).filter(Member::is_active).count();
         set.replicas().max(i32::try_from(pods).unwrap_or(i32::MAX))
     }
 
@@ -119,7 +119,7 @@ impl Look<'_> {
 
     fn has_old_pods(&self) -> bool {
         let running = |set: &WorkingSet| {
-            self.view.cache.controlled_by::<Pod>(set.set.uid()).any(|pod| !is_terminal(&pod))
+            self.view.cache.pods_controlled_by(set.set.uid()).any(|pod| !pod.brief.is_terminal)
         };
         self.sets.old.iter().any(running)
     }

@@ -24,7 +24,8 @@ use crate::{
     controllers::{
         common::{is_deleting, reference, until},
         framework::{
-            Action, Cache, Change, ClusterView, Note, Plan, Reconciler, Report, Write, controller_of, decoded,
+            Action, Cache, Change, ClusterView, Note, Plan, Reconciler, Report, Write, brief, controller_of,
+            decoded,
         },
     },
     registry::Registry,
@@ -111,8 +112,9 @@ fn matters(change: &Change<'_>) -> bool {
     if old.uid != new.uid || old.labels != new.labels || owner(old) != owner(new) {
         return true;
     }
-    let state = |entry| decoded::<Pod>(entry).map(|pod| (is_ready(&pod), is_deleting(&*pod)));
-    state(previous) != state(change.entry)
+    let is_ready = |entry| brief(entry).is_some_and(|pod| pod.is_ready);
+    old.deletion_timestamp.is_some() != new.deletion_timestamp.is_some()
+        || is_ready(previous) != is_ready(change.entry)
 }
 
 fn selector_of(budget: &PodDisruptionBudget) -> Option<&LabelSelector> {

@@ -13,7 +13,7 @@ use super::NAME;
 use crate::{
     controllers::{
         common::{is_deleting, until},
-        framework::{Cache, Change, ClusterView, Controller, Plan, Write, decoded},
+        framework::{Cache, Change, ClusterView, Controller, Plan, Write, brief},
     },
     store::Key,
 };
@@ -33,7 +33,7 @@ impl Controller for StaleTargets {
     fn concerns(&self, change: &Change<'_>, _cache: &Cache, look: &mut dyn FnMut(Key)) {
         if !change.is_deleted
             && change.is::<Pod>()
-            && decoded::<Pod>(change.entry).is_some_and(|pod| target_since(&pod).is_some())
+            && brief(change.entry).is_some_and(|pod| pod.is_disruption_target)
         {
             look(change.entry.key.clone());
         }

@@ -14,9 +14,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
     jiff::Timestamp,
 };
-use naru_model::{Object, ResourceInfo};
+use naru_model::{Object, PodBrief, ResourceInfo};
 
-use super::{decoded, key_of, resource_of};
+use super::{brief, decoded, key_of, resource_of};
 use crate::store::{Entry, Key, Meta};
 
 type Entries = BTreeMap<Key, Arc<Entry>>;
@@ -46,6 +46,37 @@ impl Change<'_> {
     /// The state now and the one before, those that exist.
     pub fn states(&self) -> impl Iterator<Item = &Arc<Entry>> {
         std::iter::once(self.entry).chain(self.previous)
+    }
+}
+
+/// One of many pods: its entry, and what is looked at in all of them.
+#[derive(Clone)]
+pub struct Member {
+    pub entry: Arc<Entry>,
+    pub brief: Arc<PodBrief>,
+}
+
+impl Member {
+    fn of(entry: &Arc<Entry>) -> Option<Self> {
+        Some(Self { brief: brief(entry)?, entry: entry.clone() })
+    }
+
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.entry.meta.labels
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        self.entry.meta.deletion_timestamp.is_some()
+    }
+
+    /// Neither terminal nor being deleted: what controllers count.
+    pub fn is_active(&self) -> bool {
+        !self.brief.is_terminal && !self.is_deleting()
+    }
+
+    /// All of the pod; decoded anew where nobody has asked for a while.
+    pub fn pod(&self) -> Option<Arc<Pod>> {
+        decoded(&self.entry)
     }
 }
 
@@ -174,16 +205,32 @@ impl Cache {
 
     /// The objects of a kind whose controller has the uid.
     pub fn controlled_by<'a, T: Object>(&'a self, uid: &'a str) -> impl Iterator<Item = Arc<T>> + 'a {
-        let resource = resource_of::<T>();
+        self.entries_controlled_by(resource_of::<T>(), uid).filter_map(decoded::<T>)
+    }
+
+    /// The same pods, with what is looked at in all of them.
+    pub fn pods_controlled_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = Member> + 'a {
+        self.entries_controlled_by(resource_of::<Pod>(), uid).filter_map(Member::of)
+    }
+
+    fn entries_controlled_by<'a>(
+        &'a self,
+        resource: String,
+        uid: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> + 'a {
         self.owned_by(uid)
             .filter(move |entry| entry.key.resource() == resource)
             .filter(move |entry| controller_of(&entry.meta).is_some_and(|owner| owner.uid == uid))
-            .filter_map(decoded::<T>)
     }
 
     /// The objects of a kind in a namespace that nothing controls.
     pub fn uncontrolled<T: Object>(&self, namespace: &str) -> impl Iterator<Item = Arc<T>> + use<'_, T> {
         in_scope(&self.uncontrolled, &resource_of::<T>(), Some(namespace)).filter_map(decoded::<T>)
+    }
+
+    /// The same pods, with what is looked at in all of them.
+    pub fn uncontrolled_pods(&self, namespace: &str) -> impl Iterator<Item = Member> + use<'_> {
+        in_scope(&self.uncontrolled, &resource_of::<Pod>(), Some(namespace)).filter_map(Member::of)
     }
 
     pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Entry>> {
@@ -330,8 +377,7 @@ fn ready_heartbeat(node: &Node) -> Option<Timestamp> {
 }
 
 fn node_of(pod: &Arc<Entry>) -> Option<String> {
-    let pod = decoded::<Pod>(pod)?;
-    naru_model::pod::node_name(&pod).map(Into::into)
+    brief(pod)?.node_name.as_deref().map(Into::into)
 }
 
 fn label_key(namespace: &str, label: &str, value: &str) -> String {

@@ -17,7 +17,7 @@ mod runner;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, Change, controller_of};
+pub use cache::{Cache, Change, Member, controller_of};
 pub use events::Recorder;
 pub use hub::Hub;
 pub use plan::{Action, Note, Plan, Report, Stage, Write};
@@ -26,7 +26,7 @@ pub use runner::{Runner, Settings as RunnerSettings};
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use naru_model::Object;
+use naru_model::{Object, PodBrief};
 
 use crate::store::{Entry, Key};
 
@@ -115,6 +115,13 @@ pub fn decoded<T: Object>(entry: &Arc<Entry>) -> Option<Arc<T>> {
     entry
         .typed::<T>()
         .inspect_err(|error| tracing::error!(key = entry.key.as_str(), %error, "an object does not decode"))
+        .ok()
+}
+
+/// What controllers look at in every pod, or `None` (and a line in the log) where the pod does not decode.
+pub fn brief(pod: &Entry) -> Option<Arc<PodBrief>> {
+    pod.brief::<PodBrief>()
+        .inspect_err(|error| tracing::error!(key = pod.key.as_str(), %error, "a pod does not decode"))
         .ok()
 }
 

@@ -16,6 +16,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(5);
 /// The longest delay of a key that changed while a worker failed at it.
 const DIRTY_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(1000);
+/// How many times longer than the last look the pause before the next one is at least, where there is a pace.
+const PAUSE_PER_LOOK: u32 = 8;
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 struct State {
@@ -28,6 +31,8 @@ struct State {
     due: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
+    /// How long the look that is under way took to decide.
+    took: Duration,
 }
 
 /// Keys that are ready, keys that become so later, and keys that are being worked on.
@@ -85,6 +90,14 @@ impl Queue {
         self.release(key, Some(now + delay), now);
     }
 
+    /// Deciding about `key`, which a worker has, took this long. The more a look costs, the longer is the pause after it,
+    /// so that a set of ten thousand pods of which one changes all the time leaves most of a core to others.
+    pub fn decided(&mut self, key: &Key, took: Duration) {
+        if let Some(state) = self.states.get_mut(key) {
+            state.took = took;
+        }
+    }
+
     /// When the next delayed key is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.delayed.first().map(|(due, _)| *due)
@@ -93,7 +106,8 @@ impl Queue {
     fn release(&mut self, key: &Key, again: Option<Instant>, now: Instant) {
         let state = self.states.get_mut(key).expect("the caller has just seen it");
         state.is_active = false;
-        state.not_before = (!self.pace.is_zero()).then(|| now + self.pace);
+        let pause = self.pace.max((std::mem::take(&mut state.took) * PAUSE_PER_LOOK).min(LONGEST_PAUSE));
+        state.not_before = (!self.pace.is_zero()).then(|| now + pause);
         if std::mem::take(&mut state.is_dirty) {
             if state.failures == 0 {
                 self.add(key.clone(), now);
@@ -228,6 +242,27 @@ mod tests {
         assert_eq!(queue.take(now), Some(key("a")));
         queue.done(&key("a"), None, now);
         assert_eq!(queue.next_due(), None);
+    }
+
+    #[test]
+    fn a_look_that_takes_long_is_followed_by_a_longer_pause() {
+        let pace = Duration::from_millis(20);
+        let (mut queue, now) = (Queue::paced(pace), Instant::now());
+        let mut next_after = |took: u64| {
+            queue.add(key("a"), now);
+            assert_eq!(queue.take(now), Some(key("a")));
+            queue.decided(&key("a"), Duration::from_millis(took));
+            queue.done(&key("a"), None, now);
+            queue.add(key("a"), now);
+            let due = queue.next_due().expect("it waits");
+            assert_eq!(queue.take(due), Some(key("a")));
+            queue.done(&key("a"), None, now - LONGEST_PAUSE);
+            due - now
+        };
+        assert_eq!(next_after(1), pace);
+        assert_eq!(next_after(10), Duration::from_millis(80));
+        assert_eq!(next_after(10_000), LONGEST_PAUSE);
+        assert_eq!(next_after(1), pace);
     }
 
     #[test]

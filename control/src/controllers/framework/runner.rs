@@ -91,7 +91,10 @@ impl Runner {
     }
 
     async fn look_at(&self, key: &Key, hub: &Hub) {
-        let Some(plan) = self.plan(key, hub) else {
+        let started = Instant::now();
+        let plan = self.plan(key, hub);
+        self.inbox.with(|queue| queue.decided(key, started.elapsed()));
+        let Some(plan) = plan else {
             return self.inbox.with(|queue| queue.failed(key, Instant::now()));
         };
         let again = plan.again;

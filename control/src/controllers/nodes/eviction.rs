@@ -13,7 +13,9 @@ use serde_json::json;
 use crate::{
     controllers::{
         common::{is_deleting, reference, until},
-        framework::{Cache, Change, ClusterView, Controller, Note, Plan, Report, Write, decoded, key_of},
+        framework::{
+            Cache, Change, ClusterView, Controller, Note, Plan, Report, Write, brief, decoded, key_of,
+        },
     },
     store::{Entry, Key},
 };
@@ -38,7 +40,7 @@ impl Controller for TaintEviction {
             }
         } else if change.is::<Pod>() {
             // Nearly always there are no taints, and nothing to look at.
-            let node = decoded::<Pod>(change.entry).and_then(|pod| cache.get::<Node>("", node_name(&pod)?));
+            let node = brief(change.entry).and_then(|pod| cache.get::<Node>("", pod.node_name.as_deref()?));
             if node.is_some_and(|node| !no_execute(&node).is_empty()) {
                 look(change.entry.key.clone());
             }

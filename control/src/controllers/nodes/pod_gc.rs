@@ -15,7 +15,7 @@ use crate::{
     client::Delete,
     controllers::{
         common::{is_deleting, until},
-        framework::{Action, Cache, Change, ClusterView, Controller, Plan, Write, decoded, key_of},
+        framework::{Action, Cache, Change, ClusterView, Controller, Plan, Write, brief, decoded, key_of},
     },
     store::Key,
 };
@@ -40,12 +40,10 @@ impl Controller for PodGc {
                 cache.pods_on_node(change.entry.key.name()).for_each(|pod| look(pod.key.clone()));
             }
         } else if change.is::<Pod>() && !change.is_deleted {
-            let Some(pod) = decoded::<Pod>(change.entry) else { return };
-            let is_lost = match node_name(&pod) {
-                Some(node) => cache.entry(&key_of::<Node>("", node)).is_none() || is_deleting(&*pod),
-                None => is_deleting(&*pod),
-            };
-            if is_lost {
+            let Some(pod) = brief(change.entry) else { return };
+            let is_on_no_node =
+                pod.node_name.as_ref().is_some_and(|node| cache.entry(&key_of::<Node>("", node)).is_none());
+            if is_on_no_node || change.entry.meta.deletion_timestamp.is_some() {
                 look(change.entry.key.clone());
             }
         }

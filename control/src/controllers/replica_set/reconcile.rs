@@ -12,19 +12,22 @@ use k8s_openapi::{
 use naru_model::{
     Object,
     owner::{self, controller_reference},
-    pod::is_active,
+    selector::matches_api,
 };
 
 use super::{ranking, status};
 use crate::{
     controllers::{
-        common::{adopt, is_deleting, reference, release, selects},
+        common::{adopt, is_deleting, reference, release},
         framework::{
-            Cache, Change, ClusterView, Note, Plan, Reconciler, Report, Write, controller_of, key_of,
+            Cache, Change, ClusterView, Member, Note, Plan, Reconciler, Report, Write, controller_of, key_of,
         },
     },
     store::{Key, Meta},
 };
+
+/// Pods that are created before the set is looked at again: a set of many must not hold all of them as wishes.
+const BURST: usize = 1000;
 
 /// Keeps each ReplicaSet at its number of pods.
 pub struct ReplicaSets;
@@ -56,7 +59,7 @@ impl Reconciler for ReplicaSets {
         let spec = &set.spec;
         let mut plan = Plan::nothing();
         let pods = claim(set, spec, view.cache, &mut plan);
-        let (active, inactive): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| is_active(pod));
+        let (active, inactive): (Vec<_>, Vec<_>) = pods.into_iter().partition(Member::is_active);
         if !is_deleting(set) {
             manage(set, spec, &active, view, &mut plan);
         }
@@ -74,23 +77,23 @@ impl Reconciler for ReplicaSets {
 fn selecting<'a>(meta: &'a Meta, cache: &'a Cache) -> impl Iterator<Item = Key> + 'a {
     cache
         .list::<ReplicaSet>(Some(&meta.namespace))
-        .filter(|set| naru_model::selector::matches_api(&set.spec.selector, &meta.labels))
+        .filter(|set| matches_api(&set.spec.selector, &meta.labels))
         .map(|set| key_of::<ReplicaSet>(set.namespace(), set.name()))
 }
 
 /// The set's pods, after those that match were adopted and those that do not were released.
-fn claim(set: &ReplicaSet, spec: &ReplicaSetSpec, cache: &Cache, plan: &mut Plan) -> Vec<Arc<Pod>> {
-    let mut claims = Vec::new();
-    let owned = cache.controlled_by::<Pod>(set.uid());
-    let (mut pods, strangers): (Vec<_>, Vec<_>) = owned.partition(|pod| selects(&spec.selector, &**pod));
+fn claim(set: &ReplicaSet, spec: &ReplicaSetSpec, cache: &Cache, plan: &mut Plan) -> Vec<Member> {
+    let selects = |pod: &Member| matches_api(&spec.selector, pod.labels());
+    let (mut pods, strangers): (Vec<_>, Vec<_>) = cache.pods_controlled_by(set.uid()).partition(selects);
     if is_deleting(set) {
         return pods;
     }
-    claims.extend(strangers.iter().filter(|pod| !is_deleting(&***pod)).map(|pod| release(set, &**pod)));
-    let orphans = cache.uncontrolled::<Pod>(set.namespace());
-    for pod in orphans.filter(|pod| is_active(pod) && selects(&spec.selector, &**pod)) {
+    let staying = strangers.iter().filter(|pod| !pod.is_deleting());
+    let mut claims: Vec<_> = staying.filter_map(Member::pod).map(|pod| release(set, &*pod)).collect();
+    for orphan in cache.uncontrolled_pods(set.namespace()).filter(|pod| pod.is_active() && selects(pod)) {
+        let Some(pod) = orphan.pod() else { continue };
         claims.push(adopt(set, &*pod));
-        pods.push(pod);
+        pods.push(orphan);
     }
     plan.then(claims);
     pods
@@ -99,7 +102,7 @@ fn claim(set: &ReplicaSet, spec: &ReplicaSetSpec, cache: &Cache, plan: &mut Plan
 fn manage(
     set: &ReplicaSet,
     spec: &ReplicaSetSpec,
-    active: &[Arc<Pod>],
+    active: &[Member],
     view: &ClusterView<'_>,
     plan: &mut Plan,
 ) {
@@ -110,11 +113,12 @@ fn manage(
             success: Some(Note::normal("SuccessfulCreate", "Created pod: {name}")),
             failure: Some(Note::warning("FailedCreate", "Error creating: {error}")),
         });
-        plan.then_slowly(std::iter::repeat_n(create, desired - active.len()));
+        plan.then_slowly(std::iter::repeat_n(create, (desired - active.len()).min(BURST)));
     } else if active.len() > desired {
         let surplus = active.len() - desired;
         let neighbours = neighbours(set, view.cache);
-        let victims = ranking::least_useful(active, &neighbours, surplus, view.now);
+        let active: Vec<_> = active.iter().filter_map(Member::pod).collect();
+        let victims = ranking::least_useful(&active, &neighbours, surplus, view.now);
         plan.then(victims.into_iter().map(|pod| delete(set, &pod)));
     }
 }
@@ -129,7 +133,13 @@ fn delete(set: &ReplicaSet, pod: &Pod) -> Write {
 
 /// The active pods of all sets with the same controller, this one included: who shares nodes with whom.
 fn neighbours(set: &ReplicaSet, cache: &Cache) -> Vec<Arc<Pod>> {
-    let pods = |uid: &str| cache.controlled_by::<Pod>(uid).filter(|pod| is_active(pod)).collect::<Vec<_>>();
+    let pods = |uid: &str| {
+        cache
+            .pods_controlled_by(uid)
+            .filter(Member::is_active)
+            .filter_map(|pod| pod.pod())
+            .collect::<Vec<_>>()
+    };
     match owner::controller_of(&set.metadata) {
         Some(owner) => {
             cache.controlled_by::<ReplicaSet>(&owner.uid).flat_map(|sibling| pods(sibling.uid())).collect()

@@ -1,20 +1,13 @@
 //! What we report back.
 
-use std::sync::Arc;
-
 use k8s_openapi::{
-    api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
-        core::v1::Pod,
-    },
+    api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use naru_model::pod::{is_ready, is_terminal};
-
 use crate::controllers::{
-    common::{available_in, nonzero},
-    framework::{ClusterView, Plan, Write},
+    common::nonzero,
+    framework::{ClusterView, Member, Plan, Write},
 };
 
 const FAILURE: &str = "ReplicaFailure";
@@ -23,13 +16,13 @@ const FAILURE: &str = "ReplicaFailure";
 pub fn report(
     set: &ReplicaSet,
     spec: &ReplicaSetSpec,
-    active: &[Arc<Pod>],
-    inactive: &[Arc<Pod>],
+    active: &[Member],
+    inactive: &[Member],
     view: &ClusterView<'_>,
     plan: &mut Plan,
 ) {
     let min_ready_seconds = spec.min_ready_seconds.unwrap_or(0);
-    let waits = active.iter().filter_map(|pod| available_in(pod, min_ready_seconds, view.now));
+    let waits = active.iter().filter_map(|pod| pod.brief.available_in(min_ready_seconds, view.now));
     if let Some(soonest) = waits.filter(|wait| !wait.is_zero()).min() {
         plan.look_again(soonest);
     }
@@ -51,30 +44,27 @@ pub fn report(
 fn status(
     set: &ReplicaSet,
     spec: &ReplicaSetSpec,
-    active: &[Arc<Pod>],
-    inactive: &[Arc<Pod>],
+    active: &[Member],
+    inactive: &[Member],
     view: &ClusterView<'_>,
     old: &ReplicaSetStatus,
 ) -> ReplicaSetStatus {
     let template_labels =
         spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
-    let is_fully_labeled = |pod: &&Arc<Pod>| {
-        let labels = pod.metadata.labels.as_ref();
-        template_labels
-            .into_iter()
-            .flatten()
-            .all(|(label, value)| labels.is_some_and(|labels| labels.get(label) == Some(value)))
+    let is_fully_labeled = |pod: &&Member| {
+        template_labels.into_iter().flatten().all(|(label, value)| pod.labels().get(label) == Some(value))
     };
     let min_ready_seconds = spec.min_ready_seconds.unwrap_or(0);
-    let is_available =
-        |pod: &&Arc<Pod>| available_in(pod, min_ready_seconds, view.now).is_some_and(|wait| wait.is_zero());
+    let is_available = |pod: &&Member| {
+        pod.brief.available_in(min_ready_seconds, view.now).is_some_and(|wait| wait.is_zero())
+    };
     let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
     ReplicaSetStatus {
         replicas: count(active.len()),
         fully_labeled_replicas: nonzero(count(active.iter().filter(is_fully_labeled).count())),
-        ready_replicas: nonzero(count(active.iter().filter(|pod| is_ready(pod)).count())),
+        ready_replicas: nonzero(count(active.iter().filter(|pod| pod.brief.is_ready).count())),
         available_replicas: nonzero(count(active.iter().filter(is_available).count())),
-        terminating_replicas: Some(count(inactive.iter().filter(|pod| !is_terminal(pod)).count())),
+        terminating_replicas: Some(count(inactive.iter().filter(|pod| !pod.brief.is_terminal).count())),
         observed_generation: set.metadata.generation,
         conditions: conditions(set, spec, active.len(), view, old),
     }

@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use naru_model::{
-    ResourceInfo,
+    PodBrief, ResourceInfo,
     resource::ALL_VERBS,
     validation::{FieldErrors, Path, names},
 };
@@ -21,6 +21,7 @@ use super::{
     kind::Context,
     podspec::{self, Home, OrEmpty, defaults, resources, warnings},
 };
+use crate::store::Entry;
 
 mod columns;
 mod parts;
@@ -166,6 +167,11 @@ impl Kind for Pods {
             "status.podIPs",
             "status.nominatedNodeName",
         ]
+    }
+
+    fn quick_field(&self, entry: &Entry, name: &str) -> Option<String> {
+        let brief = entry.brief::<PodBrief>().ok().filter(|_| name == "spec.nodeName")?;
+        Some(brief.node_name.as_deref().unwrap_or_default().into())
     }
 
     fn field(&self, pod: &Pod, name: &str) -> String {

@@ -1,10 +1,14 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use naru_model::PodBrief;
 use serde_json::{Value, json};
 
 use super::{BindResult, Core, Decision};
-use crate::scheduler::{PodInfo, plugins::default_profile};
+use crate::{
+    scheduler::{PodInfo, plugins::default_profile},
+    store::Meta,
+};
 
 /// A scheduler with a clock that the test moves.
 struct Simulation {
@@ -240,4 +244,46 @@ fn a_thousand_pods_never_overcommit_a_node() {
         }
     }
     assert!(placed.len() == 20 && placed.values().all(|used| (3_700..=4_000).contains(used)), "{placed:?}");
+}
+
+#[test]
+fn a_bound_pod_is_known_until_it_may_take_another_amount() {
+    let mut simulation = Simulation::new(&[node("n", "2")]);
+    let state = |generation: i64, node: &str, phase: &str| {
+        let mut value = pod_value("x", "1");
+        value["metadata"]["generation"] = generation.into();
+        value["spec"]["nodeName"] = node.into();
+        value["status"] = json!({ "phase": phase });
+        value
+    };
+    let known = |simulation: &mut Simulation, value: &Value| {
+        let of = &value["metadata"];
+        let meta = Meta {
+            name: "x".into(),
+            namespace: "d".into(),
+            uid: of["uid"].as_str().expect("a uid").into(),
+            generation: of["generation"].as_i64(),
+            ..Default::default()
+        };
+        let brief = PodBrief::from(&*pod(value.clone()));
+        simulation.core.take_known(&meta, &brief)
+    };
+    let mut waiting = pod_value("x", "1");
+    waiting["metadata"]["generation"] = 1.into();
+    assert!(!known(&mut simulation, &waiting), "nobody has heard of it");
+    simulation.put(waiting.clone());
+    assert_eq!(simulation.step(), "x -> n");
+    assert!(!known(&mut simulation, &waiting), "it waits for a node");
+    assert!(known(&mut simulation, &state(1, "n", "Pending")), "it was bound as decided");
+    assert!(known(&mut simulation, &state(1, "n", "Running")));
+    assert!(!known(&mut simulation, &state(2, "n", "Running")), "its spec changed");
+    assert!(!known(&mut simulation, &state(1, "n", "Failed")), "it takes nothing any more");
+    let mut other = state(1, "n", "Running");
+    other["metadata"]["uid"] = "another".into();
+    assert!(!known(&mut simulation, &other), "it is another pod of this name");
+    // What was learnt without decoding counts as much as what was decoded.
+    simulation.put(pod_value("y", "1"));
+    assert_eq!(simulation.step(), "y -> n");
+    simulation.put(pod_value("z", "1"));
+    assert_eq!(simulation.step(), "z: 0/1 nodes are available: 1 Insufficient cpu.");
 }

@@ -45,7 +45,6 @@ schemathesis: build ## what the OpenAPI documents allow and forbid, sent for fiv
 
 bench: samples tools ## benchmarks beside their peers; rewrites the tables of docs/PERFORMANCE.md
 	@tools/setup.sh bench
-	cargo build --locked --release -p naru -p naru-tests --bins
 	tools/bench.sh
 
 lint: setup ## formatting and clippy, without a warning

@@ -10,10 +10,11 @@ if [ ! -x "$tools/wasmtime/bin/wasmtime" ]; then
 fi
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export NARU_BIN=$target/release/naru NARU_TOOLS=$tools NARU_SAMPLES=$PWD/build/samples
-for bench in startup deployment api http; do
-  cargo bench --locked -p naru-tests --bench "$bench"
-done
-# These print their tables only. What was chosen by those of the log is explained in docs/PERFORMANCE.md, "Raft log".
-for bench in raft_log scheduler fairness admission; do
-  cargo bench --locked -p naru-control --bench "$bench"
+# Always the same packages: with others, cargo would choose other features and build most of the house again.
+packages=(-p naru -p naru-control -p naru-tests)
+cargo build --locked --release "${packages[@]}" --bins --benches
+# The last four print their tables only. What was chosen by those of the log is explained in docs/PERFORMANCE.md, "Raft log".
+for bench in startup deployment api http raft_log scheduler fairness admission; do
+  echo "== $bench"
+  cargo bench --locked "${packages[@]}" --bench "$bench"
 done

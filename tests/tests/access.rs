@@ -38,7 +38,8 @@ async fn roles_say_who_may_do_what_and_nobody_gives_more_than_they_have() {
     let kubectl = cluster.kubectl();
     make_namespace(&kubectl, "shop");
     assert_eq!(kubectl.run(&["auth", "can-i", "delete", "nodes"]).ok(), "yes\n");
-    assert!(kubectl.run(&["auth", "whoami"]).ok().contains("kubernetes-admin"));
+    let who = kubectl.run(&["auth", "whoami"]).ok();
+    assert!(who.contains("kubernetes-admin") && who.contains("X509SHA256="), "{who}");
 
     // Jane may look at pods, in one namespace.
     let can = |args: &[&str]| {

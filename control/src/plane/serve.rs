@@ -17,6 +17,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -231,9 +232,11 @@ fn notice_silence(stream: &TcpStream) {
     }
 }
 
-/// The user that a client's certificate names; it was verified in the handshake.
+/// The user that a client's certificate names, and which certificate that was; it was verified in the handshake.
 fn user_of(stream: &TlsStream<TcpStream>) -> Option<User> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     let (name, groups) = pki::subject(certificate)?;
-    Some(User::new(&name, groups))
+    let credential = format!("X509SHA256={}", hex::encode(Sha256::digest(certificate)));
+    let extra = [("authentication.kubernetes.io/credential-id".to_owned(), vec![credential])].into();
+    Some(User { extra: Arc::new(extra), ..User::new(&name, groups) })
 }

@@ -1,6 +1,8 @@
 //! What the server sets of an object and keeps of its old state, before the object is admitted and judged, and again
 //! when somebody outside changed it on the way.
 
+use std::collections::HashSet;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
@@ -139,11 +141,15 @@ fn keep_birth(meta: &mut ObjectMeta, before: &ObjectMeta) {
 /// An owner is kept once; whoever names it twice is told, `when` that came up.
 fn drop_repeated_owners(call: &Call<'_>, meta: &mut ObjectMeta, when: &str) {
     let Some(owners) = meta.owner_references.as_mut().filter(|owners| owners.len() > 1) else { return };
-    let (mut kept, mut repeated) = (Vec::with_capacity(owners.len()), Vec::new());
-    for owner in owners.drain(..) {
-        if kept.contains(&owner) { repeated.push(owner.uid) } else { kept.push(owner) }
-    }
-    *owners = kept;
+    let (mut seen, mut repeated) = (HashSet::new(), Vec::new());
+    owners.retain(|owner| {
+        // Compared by their text: a body may name ten thousands of them.
+        let is_new = seen.insert(format!("{owner:?}"));
+        if !is_new {
+            repeated.push(owner.uid.clone());
+        }
+        is_new
+    });
     if !repeated.is_empty() {
         call.warn([format!(
             ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \

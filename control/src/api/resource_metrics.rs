@@ -68,7 +68,7 @@ fn entry(served: &Served, of: &Entry, usages: &Usages) -> Option<Result<Arc<Entr
     let metadata = ObjectMeta {
         name: Some(name.into()),
         namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
-        labels: Some(of.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        labels: Some((*of.meta.labels).clone()).filter(|labels| !labels.is_empty()),
         creation_timestamp: Some(Time(Timestamp::now())),
         ..ObjectMeta::default()
     };

@@ -57,7 +57,7 @@ impl Filter {
 
     pub fn matches(&self, entry: &Entry) -> bool {
         self.is_everything
-            || (self.labels.matches(&entry.meta.labels)
+            || (self.labels.matches(&*entry.meta.labels)
                 && self.fields.matches(|field| match field {
                     "metadata.name" => entry.meta.name.clone(),
                     "metadata.namespace" => entry.meta.namespace.clone(),

@@ -3,9 +3,11 @@
 use std::{
     any::Any,
     borrow::Cow,
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread::LocalKey,
 };
 
 use bytes::Bytes;
@@ -92,8 +94,9 @@ pub struct Meta {
     pub namespace: String,
     pub uid: String,
     pub generation: Option<i64>,
-    pub labels: BTreeMap<String, String>,
-    pub owner_references: Vec<OwnerReference>,
+    /// Shared by those who have the same, as are the owners: the pods of a set.
+    pub labels: Arc<BTreeMap<String, String>>,
+    pub owner_references: Arc<Vec<OwnerReference>>,
     pub finalizers: Vec<String>,
     pub creation_timestamp: Option<Timestamp>,
     pub deletion_timestamp: Option<Timestamp>,
@@ -121,13 +124,35 @@ impl Meta {
             namespace: wire.namespace.unwrap_or_default(),
             uid: wire.uid.unwrap_or_default(),
             generation: wire.generation,
-            labels: wire.labels.unwrap_or_default(),
-            owner_references: fitted(wire.owner_references),
+            labels: shared(&LABELS, wire.labels.unwrap_or_default()),
+            owner_references: shared(&OWNERS, fitted(wire.owner_references)),
             finalizers: fitted(wire.finalizers),
             creation_timestamp: wire.creation_timestamp.map(|time| time.0),
             deletion_timestamp: wire.deletion_timestamp.map(|time| time.0),
         })
     }
+}
+
+/// Values that were decoded lately, most of which come in crowds.
+type Recent<T> = RefCell<VecDeque<Arc<T>>>;
+
+thread_local! {
+    static LABELS: Recent<BTreeMap<String, String>> = const { RefCell::new(VecDeque::new()) };
+    static OWNERS: Recent<Vec<OwnerReference>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// `value`, or one that equals it and is kept already.
+fn shared<T: PartialEq>(recent: &'static LocalKey<Recent<T>>, value: T) -> Arc<T> {
+    const REMEMBERED: usize = 16;
+    recent.with_borrow_mut(|recent| {
+        if let Some(same) = recent.iter().find(|known| ***known == value) {
+            return same.clone();
+        }
+        recent.truncate(REMEMBERED - 1);
+        let value = Arc::new(value);
+        recent.push_front(value.clone());
+        value
+    })
 }
 
 /// Without the room for more that decoding leaves.
@@ -338,6 +363,25 @@ mod tests {
 
     fn key() -> Key {
         Key::new("configmaps", "shop", "settings")
+    }
+
+    #[test]
+    fn objects_with_the_same_labels_and_owners_share_them() {
+        let meta = |name: &str, app: &str| {
+            let json = format!(r#"{{"name":"{name}","labels":{{"app":"{app}"}}}}"#);
+            Meta::decode(json.as_bytes()).unwrap()
+        };
+        let (one, other, odd) = (meta("a", "x"), meta("b", "x"), meta("c", "y"));
+        assert!(
+            Arc::ptr_eq(&one.labels, &other.labels)
+                && Arc::ptr_eq(&one.owner_references, &odd.owner_references)
+        );
+        assert_eq!((&*odd.labels["app"], &*one.labels["app"]), ("y", "x"));
+        // Whatever came between, the values are right.
+        for number in 0..100 {
+            assert_eq!(meta("d", &number.to_string()).labels["app"], number.to_string());
+        }
+        assert_eq!(meta("e", "x").labels, one.labels);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Finder<'_> {
                     |namespace| Scope::namespace(&resource.storage, namespace),
                 );
                 let entries = self.view.range(&scope, None);
-                entries.filter(|entry| selector.matches(&entry.meta.labels)).collect()
+                entries.filter(|entry| selector.matches(&*entry.meta.labels)).collect()
             }
             name => {
                 let key = Key::new(&resource.storage, namespace.unwrap_or_default(), name);

@@ -176,7 +176,7 @@ impl<'a> Asked<'a> {
     }
 
     fn home<'o>(&'o self, content: Content<'o>) -> Namespace<'o> {
-        let stored = self.namespace.as_ref().map(|entry| &entry.meta.labels);
+        let stored = self.namespace.as_ref().map(|entry| &*entry.meta.labels);
         if is_namespaces(self.call.served) {
             // What is being written is not stored yet.
             let written = match content {

@@ -59,7 +59,7 @@ impl Reconciler for Deployments {
                     None => cache
                         .list::<Deployment>(Some(&set.meta.namespace))
                         .filter(|deployment| {
-                            selector::matches_api(&deployment.spec.selector, &set.meta.labels)
+                            selector::matches_api(&deployment.spec.selector, &*set.meta.labels)
                         })
                         .for_each(|deployment| {
                             look(key_of::<Deployment>(deployment.namespace(), deployment.name()));

@@ -59,7 +59,7 @@ impl Reconciler for Budgets {
         for entry in cache.budgets_in(change.entry.key.namespace()) {
             let Some(budget) = decoded::<PodDisruptionBudget>(entry) else { continue };
             let Some(selector) = selector_of(&budget) else { continue };
-            if change.states().any(|pod| matches_api(selector, &pod.meta.labels)) {
+            if change.states().any(|pod| matches_api(selector, &*pod.meta.labels)) {
                 look(entry.key.clone());
             }
         }

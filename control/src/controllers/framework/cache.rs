@@ -285,7 +285,7 @@ impl Cache {
 
     fn index(&mut self, entry: &Arc<Entry>) {
         let key = &entry.key;
-        for owner in &entry.meta.owner_references {
+        for owner in entry.meta.owner_references.iter() {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone(), entry.clone());
         }
         if controller_of(&entry.meta).is_none() {
@@ -300,7 +300,7 @@ impl Cache {
         if key.resource() != "pods" {
             return;
         }
-        for (label, value) in &entry.meta.labels {
+        for (label, value) in entry.meta.labels.iter() {
             let label = label_key(&entry.meta.namespace, label, value);
             self.pods_by_label.entry(label).or_default().insert(key.clone(), entry.clone());
         }
@@ -312,7 +312,7 @@ impl Cache {
     /// Removes `old` from the indexes, except where indexing its successor will replace it anyway.
     fn unindex(&mut self, old: &Arc<Entry>, new: Option<&Arc<Entry>>) {
         let key = &old.key;
-        for owner in &old.meta.owner_references {
+        for owner in old.meta.owner_references.iter() {
             let stays =
                 new.is_some_and(|new| new.meta.owner_references.iter().any(|other| other.uid == owner.uid));
             if !stays {
@@ -331,7 +331,7 @@ impl Cache {
         if key.resource() != "pods" {
             return;
         }
-        for (label, value) in &old.meta.labels {
+        for (label, value) in old.meta.labels.iter() {
             if new.is_none_or(|new| new.meta.labels.get(label) != Some(value)) {
                 drop_from(&mut self.pods_by_label, &label_key(&old.meta.namespace, label, value), key);
             }

@@ -53,7 +53,7 @@ impl GarbageCollector {
     /// Decides about an object with owners that is not being deleted.
     fn judge(entry: &Arc<Entry>, cache: &Cache, plan: &mut Plan) {
         let (mut solid, mut waiting, mut dangling) = (Vec::new(), Vec::new(), Vec::new());
-        for reference in &entry.meta.owner_references {
+        for reference in entry.meta.owner_references.iter() {
             match Self::owner(entry, reference, cache) {
                 Owner::Solid => solid.push(reference.clone()),
                 Owner::Waiting(owner) => waiting.push((reference.clone(), owner)),
@@ -122,7 +122,7 @@ impl Controller for GarbageCollector {
         }
         // Owners in deletion may have waited for this.
         if change.is_deleted || has_changed {
-            let owners = change.states().flat_map(|state| &state.meta.owner_references);
+            let owners = change.states().flat_map(|state| state.meta.owner_references.iter());
             let owners = owners.filter_map(|owner| cache.by_uid(&owner.uid));
             owners
                 .filter(|owner| owner.meta.deletion_timestamp.is_some())
@@ -203,7 +203,7 @@ fn set_owners(entry: &Entry, owners: &[OwnerReference]) -> Write {
 
 /// The same owners, none of which has to wait for this object any longer.
 fn unblock(entry: &Entry) -> Write {
-    let mut owners = entry.meta.owner_references.clone();
+    let mut owners = Vec::clone(&entry.meta.owner_references);
     for owner in &mut owners {
         owner.block_owner_deletion = Some(false);
     }

@@ -77,7 +77,7 @@ impl Reconciler for ReplicaSets {
 fn selecting<'a>(meta: &'a Meta, cache: &'a Cache) -> impl Iterator<Item = Key> + 'a {
     cache
         .list::<ReplicaSet>(Some(&meta.namespace))
-        .filter(|set| matches_api(&set.spec.selector, &meta.labels))
+        .filter(|set| matches_api(&set.spec.selector, &*meta.labels))
         .map(|set| key_of::<ReplicaSet>(set.namespace(), set.name()))
 }
 

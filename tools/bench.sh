@@ -12,9 +12,10 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 export NARU_BIN=$target/release/naru NARU_TOOLS=$tools NARU_SAMPLES=$PWD/build/samples
 # Always the same packages: with others, cargo would choose other features and build most of the house again.
 packages=(-p naru -p naru-control -p naru-tests)
-cargo build --locked --release "${packages[@]}" --bins --benches
 # The last four print their tables only. What was chosen by those of the log is explained in docs/PERFORMANCE.md, "Raft log".
-for bench in startup deployment api http raft_log scheduler fairness admission; do
+benches=(startup deployment api http raft_log scheduler fairness admission)
+cargo build --locked --release "${packages[@]}" --bins "${benches[@]/#/--bench=}"
+for bench in "${benches[@]}"; do
   echo "== $bench"
   cargo bench --locked "${packages[@]}" --bench "$bench"
 done

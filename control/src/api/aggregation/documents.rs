@@ -82,6 +82,7 @@ impl Aggregator {
                 if remotes.is_empty() {
                     std::future::pending::<()>().await;
                 }
+                // Other servers do not tell when their documents change.
                 tokio::time::sleep(RECHECK).await;
             };
             tokio::select! {

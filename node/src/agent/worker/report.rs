@@ -77,6 +77,7 @@ impl Worker {
             Ok(()) | Err(ClusterError::NotFound(_) | ClusterError::Conflict(_)) => self.is_finished = true,
             Err(error) => {
                 tracing::warn!(pod = self.pod.identity.long_name(), %error, "deletion could not be finished yet");
+                // Nothing tells when the other side will do it: it is asked again.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.inbox.nudge();
             }
@@ -89,6 +90,7 @@ impl Worker {
         for sandbox in &self.observed.sandboxes {
             if let Err(error) = self.shared.runtime.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(pod = self.pod.identity.long_name(), %error, "sandbox could not be removed yet");
+                // Nothing tells when the other side will do it: it is asked again.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.is_stale = true;
                 self.inbox.nudge();

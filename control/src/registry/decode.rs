@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use naru_model::validation::{FieldErrors, Path};
+use naru_model::{
+    quantity::QuantityError,
+    validation::{FieldErrors, Path},
+};
 use serde_json::Value;
 
 use super::{AnyObject, Served};
@@ -63,6 +66,7 @@ pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Resu
     };
     let object = result.map_err(|error| unreadable(served, json, &error))?;
     let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
+    object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
 }
 
@@ -85,7 +89,9 @@ pub fn patched(
     let object = stored
         .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
         .map_err(|error| invalid_patch(&shown, &error.to_string()))?;
-    Ok((object, judge(problems, validation, |why| invalid_patch(&shown, why))?))
+    let refusal = |why: &str| invalid_patch(&shown, why);
+    object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
+    Ok((object, judge(problems, validation, refusal)?))
 }
 
 /// What is wrong with the text of a patch, where that is asked for: fields that it names twice, and those of a JSON
@@ -275,6 +281,9 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         let what = text.split(" at line ").next().unwrap_or(&text);
         return if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
     };
+    if rest.starts_with("Quantity") {
+        return QuantityError::Format.to_string();
+    }
     let found = match found.split([' ', '`']).next().unwrap_or_default() {
         "string" => "string",
         "integer" | "floating" => "number",

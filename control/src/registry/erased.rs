@@ -7,13 +7,14 @@ use std::{any::Any, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
-use naru_model::{Object, ResourceInfo, apply::ObjectType, validation::FieldErrors};
+use naru_model::{Object, ResourceInfo, apply::ObjectType, quantity::QuantityError, validation::FieldErrors};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
     allocation::{Claim, Pools},
     kind::{ColumnOf, Context, Kind, Scale},
+    quantities,
 };
 use crate::store::{Draft, Entry, json};
 
@@ -24,6 +25,10 @@ pub trait AnyObject: Any + Send + Sync {
     fn draft(&self) -> Result<Draft, serde_json::Error>;
     fn to_value(&self) -> Result<Value, serde_json::Error>;
     fn to_json(&self) -> Result<Vec<u8>, serde_json::Error>;
+    /// Why one of its quantities is none, if that is so. Custom resources have none.
+    fn check_quantities(&self) -> Result<(), QuantityError> {
+        Ok(())
+    }
     fn boxed(&self) -> Box<dyn AnyObject>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -44,6 +49,9 @@ impl<T: Object> AnyObject for T {
     }
     fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         json::to_vec(self)
+    }
+    fn check_quantities(&self) -> Result<(), QuantityError> {
+        quantities::check(self)
     }
     fn boxed(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())

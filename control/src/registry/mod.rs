@@ -49,6 +49,7 @@ pub mod podspec;
 pub mod podtemplate;
 mod prepare;
 pub mod priorityclass;
+mod quantities; // Malformed ones in typed objects.
 pub mod rbac;
 pub mod replicaset;
 pub mod replicationcontroller;

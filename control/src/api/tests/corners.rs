@@ -69,6 +69,35 @@ async fn a_body_that_is_no_object_is_shown() {
     assert!(secret.message().contains("cannot be handled as a Secret: illegal base64 data at input byte "));
 }
 
+const QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+#[tokio::test]
+async fn a_broken_quantity_is_noticed_by_the_decoder() {
+    let cluster = Cluster::start().await;
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    let with_cpu = |cpu: Value| {
+        let mut object = deployment("web", json!(1));
+        object["spec"]["template"]["spec"]["containers"][0]["resources"] =
+            json!({ "limits": { "cpu": cpu } });
+        object
+    };
+    let why = format!("Deployment in version \"v1\" cannot be handled as a Deployment: {QUANTITY}");
+    for cpu in [json!("abc"), json!(""), json!(true), json!("1 Gi")] {
+        refused(cluster.post(deployments, &with_cpu(cpu)).await, 400, &why).await;
+    }
+    cluster.post(deployments, &with_cpu(json!(0.5))).await.expect(201);
+    let path = format!("{deployments}/web");
+    refused(cluster.put(&path, &with_cpu(json!("abc"))).await, 400, &why).await;
+    let patched = cluster.patch(&path, MERGE, &with_cpu(json!("abc"))).await;
+    assert_eq!((patched.status, &patched.body["reason"]), (422, &json!("Invalid")), "{}", patched.body);
+    assert!(patched.message().starts_with(" \"\" is invalid: patch: Invalid value: "), "{}", patched.body);
+    assert!(patched.message().ends_with(&format!(": {QUANTITY}")), "{}", patched.body);
+    let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "pods": "many" } } });
+    let answer = cluster.post("/api/v1/namespaces/shop/resourcequotas", &quota).await;
+    assert_eq!(answer.status, 400, "{}", answer.body);
+}
+
 #[tokio::test]
 async fn a_delete_takes_delete_options_and_nothing_else() {
     let cluster = Cluster::start().await;

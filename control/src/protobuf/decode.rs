@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     MAGIC, ProtobufError,
-    types::{Kind, Message, Shape, message, types},
+    types::{Kind, Message, SCHEMA, Shape, message, types},
 };
 
 /// Messages nest no deeper than this in any type; a hostile body might.
@@ -84,6 +84,7 @@ fn map_entry(kind: Kind, wire: Wire<'_>, depth: usize) -> Result<(String, Value)
     // A value that is its type's zero may be left out.
     let mut found = match kind {
         Kind::Text | Kind::Base64 => Value::String(String::new()),
+        Kind::Message(_) => Value::Object(Map::new()),
         _ => Value::Null,
     };
     for field in Fields(entry) {
@@ -114,14 +115,41 @@ fn value(kind: Kind, wire: Wire<'_>, depth: usize) -> Result<Value> {
         (Kind::Boolean, Wire::Varint(number)) => (number != 0).into(),
         (Kind::Double, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
         (Kind::Base64, Wire::Bytes(bytes)) => BASE64.encode(bytes).into(),
-        (Kind::Message(name), Wire::Bytes(bytes)) => {
-            let mut object = Map::new();
-            fill(&types()[name], bytes, &mut object, depth + 1)?;
-            Value::Object(object)
+        (Kind::Message(name), Wire::Bytes(bytes)) => object(name, bytes, depth)?,
+        (Kind::SchemaOrBool | Kind::SchemaOrList | Kind::SchemaOrTexts, Wire::Bytes(bytes)) => {
+            schema_or(kind, bytes, depth)?
         }
         (_, Wire::Bytes(bytes)) => special(kind, bytes)?,
         _ => return Err(ProtobufError::Malformed),
     })
+}
+
+fn object(name: &str, bytes: &[u8], depth: usize) -> Result<Value> {
+    let mut object = Map::new();
+    fill(&types()[name], bytes, &mut object, depth + 1)?;
+    Ok(Value::Object(object))
+}
+
+/// The unions with a schema in them: JSON writes the part that is there.
+fn schema_or(kind: Kind, bytes: &[u8], depth: usize) -> Result<Value> {
+    // Of what is neither, JSON says so in a word.
+    let mut found = if matches!(kind, Kind::SchemaOrBool) { Value::Bool(false) } else { Value::Null };
+    let mut list = Vec::new();
+    for field in Fields(bytes) {
+        match (kind, field?) {
+            (Kind::SchemaOrBool, (1, Wire::Varint(allows))) if !found.is_object() => {
+                found = (allows != 0).into();
+            }
+            (Kind::SchemaOrBool, (2, Wire::Bytes(schema)))
+            | (Kind::SchemaOrList | Kind::SchemaOrTexts, (1, Wire::Bytes(schema))) => {
+                found = object(SCHEMA, schema, depth + 1)?;
+            }
+            (Kind::SchemaOrList, (2, Wire::Bytes(schema))) => list.push(object(SCHEMA, schema, depth + 1)?),
+            (Kind::SchemaOrTexts, (2, Wire::Bytes(text))) => list.push(text_of(text)?.into()),
+            _ => (),
+        }
+    }
+    Ok(if list.is_empty() { found } else { list.into() })
 }
 
 /// The messages that JSON writes as something simpler.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     MAGIC,
-    types::{Field, Kind, Message, Shape, message, types},
+    types::{Field, Kind, Message, SCHEMA, Shape, message, types},
 };
 
 /// Whether objects of a kind can be sent as protobuf.
@@ -169,10 +169,41 @@ fn put_value(out: &mut Vec<u8>, number: u32, kind: Kind, value: &Value) {
                 put_bytes(out, 1, text.as_bytes());
             }
         }),
-        (Kind::Message(name), Value::Object(object)) => {
-            put_nested(out, number, |out| put_fields(out, &types()[name], object));
+        (Kind::Message(name), Value::Object(object)) => put_object(out, number, name, object),
+        (Kind::SchemaOrBool | Kind::SchemaOrList | Kind::SchemaOrTexts, value) => {
+            put_nested(out, number, |out| put_schema_or(out, kind, value));
         }
         // Stored objects have the types of their fields; nothing else comes here.
+        _ => (),
+    }
+}
+
+fn put_object(out: &mut Vec<u8>, number: u32, name: &str, object: &Map<String, Value>) {
+    put_nested(out, number, |out| put_fields(out, &types()[name], object));
+}
+
+/// The parts of the unions with a schema in them. A schema allows what it describes.
+fn put_schema_or(out: &mut Vec<u8>, kind: Kind, value: &Value) {
+    match (kind, value) {
+        (Kind::SchemaOrBool, Value::Bool(allows)) => put_integer(out, 1, i64::from(*allows)),
+        (Kind::SchemaOrBool, Value::Object(schema)) => {
+            put_integer(out, 1, 1);
+            put_object(out, 2, SCHEMA, schema);
+        }
+        (Kind::SchemaOrList | Kind::SchemaOrTexts, Value::Object(schema)) => {
+            put_object(out, 1, SCHEMA, schema);
+        }
+        (Kind::SchemaOrList, Value::Array(schemas)) => {
+            for schema in schemas.iter().filter_map(Value::as_object) {
+                put_object(out, 2, SCHEMA, schema);
+            }
+        }
+        (Kind::SchemaOrTexts, Value::Array(texts)) => {
+            for text in texts.iter().filter_map(Value::as_str) {
+                put_bytes(out, 2, text.as_bytes());
+            }
+        }
+        // Stored schemas are well-formed.
         _ => (),
     }
 }
@@ -213,10 +244,7 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     use serde_json::json;
 
-    use super::{
-        super::{JSON_ONLY, to_json},
-        *,
-    };
+    use super::{super::to_json, *};
 
     /// A value as the API server stores it.
     fn value(rng: &mut StdRng, kind: Kind, depth: u32) -> Value {
@@ -236,8 +264,16 @@ mod tests {
             Kind::IntOrString => text(rng).into(),
             Kind::Raw => json!({ "f:spec": { text(rng): [1, null] } }),
             Kind::Texts => json!([text(rng), text(rng)]),
+            Kind::SchemaOrBool if rng.random() => rng.random::<bool>().into(),
+            Kind::SchemaOrList if rng.random() => json!([schema(rng, depth), schema(rng, depth)]),
+            Kind::SchemaOrTexts if rng.random() => json!([text(rng)]),
+            Kind::SchemaOrBool | Kind::SchemaOrList | Kind::SchemaOrTexts => schema(rng, depth),
             Kind::Message(name) => Value::Object(sample(rng, &types()[name], depth + 1)),
         }
+    }
+
+    fn schema(rng: &mut StdRng, depth: u32) -> Value {
+        Value::Object(sample(rng, &types()[SCHEMA], depth + 1))
     }
 
     fn time(seconds: i64, micros: i32, form: &str) -> Value {
@@ -277,7 +313,7 @@ mod tests {
         let kinds = crate::registry::Kinds::builtin();
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
-            for served in kinds.all().iter().filter(|served| served.info.group != JSON_ONLY) {
+            for served in kinds.all() {
                 let (api_version, kind) = (served.api_version.as_str(), served.info.kind);
                 let (_, message) =
                     message(api_version, kind).unwrap_or_else(|| panic!("{api_version} {kind}"));

@@ -15,10 +15,6 @@ pub use types::go_type;
 
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The group that is built in and comes as JSON only: definitions, as their schemas contain themselves.
-#[cfg(test)]
-pub const JSON_ONLY: &str = "apiextensions.k8s.io";
-
 /// Why a body is not the protobuf of an object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {

@@ -46,6 +46,9 @@ pub fn go_type(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static 
     name.rsplit('.').next()
 }
 
+/// The message of a schema in a CustomResourceDefinition.
+pub const SCHEMA: &str = "apiextensions/v1.JSONSchemaProps";
+
 /// A message's fields by number.
 pub type Message = BTreeMap<u32, Field>;
 
@@ -83,6 +86,12 @@ pub enum Kind {
     Raw,
     /// Strings in a message's first field.
     Texts,
+    /// A schema, or whether everything is allowed.
+    SchemaOrBool,
+    /// A schema, or a list of them.
+    SchemaOrList,
+    /// A schema, or a list of strings.
+    SchemaOrTexts,
     Message(&'static str),
 }
 
@@ -126,6 +135,9 @@ fn parse_field(line: &'static str) -> Option<(u32, Field)> {
         "I" => Kind::IntOrString,
         "R" => Kind::Raw,
         "L" => Kind::Texts,
+        "SB" => Kind::SchemaOrBool,
+        "SA" => Kind::SchemaOrList,
+        "SL" => Kind::SchemaOrTexts,
         message => Kind::Message(message),
     };
     Some((number, Field { name: Some(name).filter(|name| *name != "-"), shape, kind, drops_zero }))

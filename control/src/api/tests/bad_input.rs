@@ -114,13 +114,14 @@ async fn protobuf_bodies() {
                 "configmaps" => ("v1", "ConfigMap"),
                 "deployments" => ("apps/v1", "Deployment"),
                 "cronjobs" => ("batch/v1", "CronJob"),
+                "customresourcedefinitions" => ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
                 _ => return None,
             };
             (object["apiVersion"], object["kind"]) = (kind.0.into(), kind.1.into());
             Some((path, protobuf::object(object.to_string().as_bytes())?.into()))
         })
         .collect();
-    assert_eq!(messages.len(), 5);
+    assert_eq!(messages.len(), 6);
     bombard(&cluster, |fuzz| {
         let (path, message) = fuzz.pick(&messages).clone();
         ("POST", path, PROTOBUF, fuzz.bytes(&message).into())

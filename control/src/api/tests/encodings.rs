@@ -98,3 +98,52 @@ async fn large_answers_are_compressed_for_who_takes_gzip() {
     assert_eq!(list, cluster.get(MAPS).await.expect(200));
     assert_eq!(get(&format!("{MAPS}/large-0")).await.0, None, "smaller than 128 KiB");
 }
+
+#[tokio::test]
+async fn definitions_come_and_go_in_protobuf_with_their_schemas() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let response = cluster
+        .send("GET", &format!("{path}?watch=true&resourceVersion=0"), JSON, PROTOBUF, Bytes::new())
+        .await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/vnd.kubernetes.protobuf;stream=watch");
+    let spec = json!({
+        "type": "object",
+        "properties": {
+            "any": { "type": "object", "additionalProperties": true },
+            "few": { "type": "object", "additionalProperties": { "type": "integer", "maximum": 2.5 } },
+            "list": { "type": "array", "items": { "type": "string", "enum": ["a", "b"] }, "default": ["a"] },
+            "odd": { "x-kubernetes-preserve-unknown-fields": true },
+        },
+        "x-kubernetes-validations": [{ "rule": "size(self.list) < 3", "message": "too many" }],
+    });
+    let schema = json!({ "type": "object", "properties": { "spec": spec } });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "pandas.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": { "plural": "pandas", "singular": "panda", "kind": "Panda", "listKind": "PandaList" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
+        },
+    });
+    let message = Bytes::from(protobuf::object(definition.to_string().as_bytes()).expect("a message"));
+    let made = cluster.send("POST", path, PROTOBUF, PROTOBUF, message).await;
+    assert_eq!(
+        (made.status().as_u16(), &made.headers()[header::CONTENT_TYPE]),
+        (201, &PROTOBUF.parse().expect("a header"))
+    );
+    let made = made.into_body().collect().await.expect("a body").to_bytes();
+    let made = protobuf::to_json(&made).expect("a definition");
+    assert_eq!(made["spec"]["versions"][0]["schema"]["openAPIV3Schema"], schema);
+    let seen = cluster.get(&format!("{path}/pandas.example.com")).await.expect(200);
+    assert_eq!(seen["spec"], made["spec"]);
+
+    let (content_type, bytes) = raw(&cluster, "GET", path, PROTOBUF, Bytes::new()).await;
+    assert_eq!(content_type, PROTOBUF);
+    let list = cluster.get(path).await.expect(200);
+    assert_eq!(Some(bytes.to_vec()), protobuf::object(list.to_string().as_bytes()));
+    let frame = tokio::time::timeout(DEADLINE, response.into_body().frame()).await.expect("in time");
+    let frame = frame.expect("not the end").expect("no error").into_data().expect("data");
+    assert_eq!(frame[4..11], *b"\x0a\x05ADDED");
+}

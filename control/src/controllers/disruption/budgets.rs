@@ -1,6 +1,6 @@
 //! Counts the pods of a budget, and reports what that leaves for evictions.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -12,7 +12,6 @@ use k8s_openapi::{
 };
 use naru_model::{
     Object, condition,
-    pod::is_ready,
     selector::{format_api, matches_api},
 };
 
@@ -22,10 +21,10 @@ use super::{
 };
 use crate::{
     controllers::{
-        common::{is_deleting, reference, until},
+        common::{reference, until},
         framework::{
-            Action, Cache, Change, ClusterView, Note, Plan, Reconciler, Report, Write, brief, controller_of,
-            decoded,
+            Action, Cache, Change, ClusterView, Member, Note, Plan, Reconciler, Report, Write, brief,
+            controller_of, decoded,
         },
     },
     registry::Registry,
@@ -78,7 +77,13 @@ impl Reconciler for Budgets {
                     news.push(about(budget, unmanaged(budget)));
                 }
                 let disrupted = Disrupted::of(budget, &pods, view.now);
-                news.extend(disrupted.overdue.iter().map(|pod| about(&**pod, not_deleted(budget))));
+                news.extend(
+                    disrupted
+                        .overdue
+                        .iter()
+                        .filter_map(Member::pod)
+                        .map(|pod| about(&*pod, not_deleted(budget))),
+                );
                 if let Some(next) = disrupted.next_expiry {
                     plan.look_again(until(next, view.now));
                 }
@@ -122,14 +127,14 @@ fn selector_of(budget: &PodDisruptionBudget) -> Option<&LabelSelector> {
 }
 
 /// The pods that the budget is about: all of the namespace for an empty selector, none without one.
-fn pods_of(budget: &PodDisruptionBudget, cache: &Cache) -> Vec<Arc<Pod>> {
+fn pods_of(budget: &PodDisruptionBudget, cache: &Cache) -> Vec<Member> {
     let Some(selector) = selector_of(budget) else { return Vec::new() };
-    let matches = |pod: &Arc<Pod>| matches_api(selector, pod.metadata.labels.as_ref());
+    let matches = |pod: &Member| matches_api(selector, pod.labels());
     match &selector.match_labels {
         Some(labels) if !labels.is_empty() => {
             cache.pods_with_labels(budget.namespace(), labels).filter(matches).collect()
         }
-        _ => cache.list::<Pod>(Some(budget.namespace())).filter(matches).collect(),
+        _ => cache.pods_in(budget.namespace()).filter(matches).collect(),
     }
 }
 
@@ -138,18 +143,18 @@ struct Disrupted {
     /// Those that have not gone yet, and since when they should.
     waiting: BTreeMap<String, Time>,
     /// Those that stayed for too long.
-    overdue: Vec<Arc<Pod>>,
+    overdue: Vec<Member>,
     /// When the first of those that wait is overdue.
     next_expiry: Option<Timestamp>,
 }
 
 impl Disrupted {
-    fn of(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp) -> Self {
+    fn of(budget: &PodDisruptionBudget, pods: &[Member], now: Timestamp) -> Self {
         let mut disrupted = Self { waiting: BTreeMap::new(), overdue: Vec::new(), next_expiry: None };
         let Some(known) = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref()) else {
             return disrupted;
         };
-        for pod in pods.iter().filter(|pod| !is_deleting(&***pod)) {
+        for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
             let Some(since) = known.get(pod.name()) else { continue };
             let expiry = since.0.saturating_add(DELETION_TIMEOUT).unwrap_or(Timestamp::MAX);
             if expiry <= now {
@@ -166,13 +171,13 @@ impl Disrupted {
 /// The status with new counts.
 fn counted(
     budget: &PodDisruptionBudget,
-    pods: &[Arc<Pod>],
+    pods: &[Member],
     expected: &Expected,
     waiting: BTreeMap<String, Time>,
     now: Timestamp,
 ) -> PodDisruptionBudgetStatus {
     let is_healthy =
-        |pod: &&Arc<Pod>| !is_deleting(&***pod) && !waiting.contains_key(pod.name()) && is_ready(pod);
+        |pod: &&Member| !pod.is_deleting() && !waiting.contains_key(pod.name()) && pod.brief.is_ready;
     let healthy = i32::try_from(pods.iter().filter(is_healthy).count()).unwrap_or(i32::MAX);
     // A budget without pods allows nothing, or its first pods could go before they are counted.
     let allowed = if expected.pods > 0 { healthy.saturating_sub(expected.desired_healthy).max(0) } else { 0 };

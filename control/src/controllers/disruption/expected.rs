@@ -6,17 +6,16 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::{core::v1::Pod, policy::v1::PodDisruptionBudget},
+    api::policy::v1::PodDisruptionBudget,
     apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString},
 };
 use naru_model::{
-    Object,
     intstr::{Rounding, scaled},
-    owner::{controller_of as controller_of_pod, group_version},
+    owner::group_version,
 };
 
 use crate::{
-    controllers::framework::{Cache, controller_of},
+    controllers::framework::{Cache, Member, controller_of},
     registry::Kinds,
     store::Entry,
 };
@@ -41,7 +40,7 @@ pub struct Expected {
 /// In words for the budget's condition: a controller is gone, of no kind that is served, or has no scale.
 pub fn expected(
     budget: &PodDisruptionBudget,
-    pods: &[Arc<Pod>],
+    pods: &[Member],
     cache: &Cache,
     kinds: &Kinds,
 ) -> Result<Expected, String> {
@@ -67,19 +66,19 @@ pub fn expected(
 }
 
 /// The replicas of all controllers of the pods, each controller once; and whether a pod has none.
-fn total_scale(pods: &[Arc<Pod>], cache: &Cache, kinds: &Kinds) -> Result<(i32, bool), String> {
+fn total_scale(pods: &[Member], cache: &Cache, kinds: &Kinds) -> Result<(i32, bool), String> {
     let mut seen = HashSet::new();
     let mut scales = HashMap::new();
     let mut has_unmanaged = false;
     for pod in pods {
-        let Some(owner) = controller_of_pod(&pod.metadata) else {
+        let Some(owner) = controller_of(&pod.entry.meta) else {
             has_unmanaged = true;
             continue;
         };
         if !seen.insert(&owner.uid) {
             continue;
         }
-        let Some((uid, replicas)) = scale_of(owner, pod.namespace(), cache, kinds)? else {
+        let Some((uid, replicas)) = scale_of(owner, pod.entry.key.namespace(), cache, kinds)? else {
             return Err(format!("found no controllers for pod {:?}", pod.name()));
         };
         scales.insert(uid, replicas);

@@ -1,21 +1,13 @@
 //! The pods behind a Service, as both forms of endpoints need them.
 
-use std::sync::Arc;
-
 use k8s_openapi::{
-    api::core::v1::{ContainerPort, Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec},
+    api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use naru_model::{
-    Object,
-    pod::{is_ready, is_sidecar, is_terminal, node_name},
-};
+use naru_model::{Object, PodBrief};
 
 use crate::{
-    controllers::{
-        common::is_deleting,
-        framework::{Cache, Change, key_of},
-    },
+    controllers::framework::{Cache, Change, Member, key_of},
     store::Key,
 };
 
@@ -61,7 +53,7 @@ pub fn is_headless(spec: &ServiceSpec) -> bool {
 pub fn backends(service: &Service, spec: &ServiceSpec, is_ipv6: bool, cache: &Cache) -> Vec<Backend> {
     let Some(selector) = &spec.selector else { return Vec::new() };
     let pods = cache.pods_with_labels(service.namespace(), selector);
-    pods.filter(|pod| !is_terminal(pod))
+    pods.filter(|pod| !pod.brief.is_terminal)
         .filter_map(|pod| backend(service, spec, &pod, is_ipv6, cache))
         .collect()
 }
@@ -86,50 +78,44 @@ pub fn concerned_services(change: &Change<'_>, cache: &Cache, look: &mut dyn FnM
 fn backend(
     service: &Service,
     spec: &ServiceSpec,
-    pod: &Arc<Pod>,
+    pod: &Member,
     is_ipv6: bool,
     cache: &Cache,
 ) -> Option<Backend> {
-    let address = address(pod, is_ipv6)?;
-    let (is_serving, is_terminating) = (is_ready(pod), is_deleting(&**pod));
+    let (brief, meta) = (&*pod.brief, &*pod.entry.meta);
+    let address = brief.addresses.iter().find(|address| address.contains(':') == is_ipv6)?;
+    let (is_serving, is_terminating) = (brief.is_ready, pod.is_deleting());
     let publishes_all = spec.publish_not_ready_addresses == Some(true);
-    let pod_spec = pod.spec.as_ref()?;
-    let is_named = pod_spec.subdomain.as_deref() == Some(service.name());
-    let node_name = node_name(pod).map(ToOwned::to_owned);
+    let host = brief.host.as_ref().filter(|host| &*host.subdomain == service.name());
+    let node_name = brief.node_name.as_deref().map(ToOwned::to_owned);
     let node = node_name.as_deref().and_then(|node| cache.get::<Node>("", node));
     let zone =
         node.and_then(|node| node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned());
     Some(Backend {
-        address,
+        address: address.to_string(),
         is_ready: publishes_all || (is_serving && !is_terminating),
         is_serving,
         is_terminating,
-        hostname: pod_spec.hostname.clone().filter(|hostname| is_named && !hostname.is_empty()),
+        hostname: host.map(|host| host.hostname.to_string()).filter(|hostname| !hostname.is_empty()),
         node_name,
         zone,
         target: ObjectReference {
             kind: Some("Pod".into()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
+            namespace: Some(meta.namespace.clone()),
+            name: Some(meta.name.clone()),
+            uid: Some(meta.uid.clone()),
             ..Default::default()
         },
-        ports: spec.ports.iter().flatten().filter_map(|port| backend_port(port, pod)).collect(),
+        ports: spec.ports.iter().flatten().filter_map(|port| backend_port(port, brief)).collect(),
     })
 }
 
-fn address(pod: &Pod, is_ipv6: bool) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let addresses = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
-    addresses.into_iter().find(|address| !address.is_empty() && address.contains(':') == is_ipv6).cloned()
-}
-
 /// The port on this pod; none where the pod has no port of the target's name.
-fn backend_port(port: &ServicePort, pod: &Pod) -> Option<BackendPort> {
+fn backend_port(port: &ServicePort, pod: &PodBrief) -> Option<BackendPort> {
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let number = match &port.target_port {
         Some(IntOrString::Int(number)) if *number != 0 => *number,
-        Some(IntOrString::String(name)) if !name.is_empty() => named_port(pod, name, protocol)?,
+        Some(IntOrString::String(name)) if !name.is_empty() => pod.named_port(name, protocol)?,
         _ => port.port,
     };
     Some(BackendPort {
@@ -138,14 +124,4 @@ fn backend_port(port: &ServicePort, pod: &Pod) -> Option<BackendPort> {
         protocol: protocol.into(),
         app_protocol: port.app_protocol.clone(),
     })
-}
-
-fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let is_meant = |port: &&ContainerPort| {
-        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
-    };
-    ports.into_iter().find(is_meant).map(|port| port.container_port)
 }

@@ -61,6 +61,10 @@ impl Member {
         Some(Self { brief: brief(entry)?, entry: entry.clone() })
     }
 
+    pub fn name(&self) -> &str {
+        &self.entry.meta.name
+    }
+
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.entry.meta.labels
     }
@@ -242,7 +246,7 @@ impl Cache {
         &'a self,
         namespace: &str,
         labels: &'a BTreeMap<String, String>,
-    ) -> impl Iterator<Item = Arc<Pod>> + 'a {
+    ) -> impl Iterator<Item = Member> + 'a {
         static NONE: Entries = BTreeMap::new();
         let rarest = labels
             .iter()
@@ -254,7 +258,12 @@ impl Cache {
         rarest
             .values()
             .filter(|entry| labels.iter().all(|(label, value)| entry.meta.labels.get(label) == Some(value)))
-            .filter_map(decoded::<Pod>)
+            .filter_map(Member::of)
+    }
+
+    /// All pods of a namespace.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = Member> + use<'_> {
+        in_scope(&self.objects, &resource_of::<Pod>(), Some(namespace)).filter_map(Member::of)
     }
 
     /// Whether there is any PodDisruptionBudget.

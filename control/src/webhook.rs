@@ -39,7 +39,11 @@ pub struct Webhook {
     idle: Mutex<Vec<(Instant, Connection)>>,
 }
 
-type Connection = SendRequest<Full<Bytes>>;
+struct Connection {
+    /// The address that was dialled: a Service may get another one.
+    host: String,
+    sender: SendRequest<Full<Bytes>>,
+}
 
 /// Why an exchange failed.
 struct Failure {
@@ -118,20 +122,21 @@ impl Webhook {
 
     async fn exchange(&self, review: &Value) -> Result<Value, String> {
         let body = Bytes::from(review.to_string());
-        if let Some(connection) = self.kept() {
+        let host = self.address()?;
+        if let Some(connection) = self.kept(&host) {
             match self.send(connection, body.clone()).await {
                 Err(failure) if failure.is_hangup => (),
                 outcome => return outcome.map_err(|failure| failure.problem),
             }
         }
-        let connection = self.connect().await.map_err(|failure| failure.problem)?;
+        let connection = self.connect(host).await.map_err(|failure| failure.problem)?;
         self.send(connection, body).await.map_err(|failure| failure.problem)
     }
 
-    fn kept(&self) -> Option<Connection> {
+    fn kept(&self, host: &str) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((since, connection)) = idle.pop() {
-            if since.elapsed() < IDLE_PATIENCE && !connection.is_closed() {
+            if since.elapsed() < IDLE_PATIENCE && !connection.sender.is_closed() && connection.host == host {
                 return Some(connection);
             }
         }
@@ -140,12 +145,12 @@ impl Webhook {
 
     fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE && !connection.is_closed() {
+        if idle.len() < MAX_IDLE && !connection.sender.is_closed() {
             idle.push((Instant::now(), connection));
         }
     }
 
-    fn host(&self) -> Result<&str, Failure> {
+    fn host(&self) -> Result<&str, String> {
         Ok(self.uri.host().ok_or("no Host in request URL")?)
     }
 
@@ -153,21 +158,14 @@ impl Webhook {
         self.uri.port_u16().unwrap_or(443)
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
-        let host = self.host()?.trim_matches(['[', ']']);
-        let stream = match &self.service {
-            Some((namespace, name)) => {
-                TcpStream::connect((self.address(namespace, name, self.port())?.as_str(), self.port()))
-                    .await?
-            }
-            None => TcpStream::connect((host, self.port())).await?,
-        };
-        let name = ServerName::try_from(host.to_owned())?;
+    async fn connect(&self, host: String) -> Result<Connection, Failure> {
+        let stream = TcpStream::connect((host.as_str(), self.port())).await?;
+        let name = ServerName::try_from(bare(self.host()?).to_owned())?;
         let stream = self.tls.connect(name, stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with `sender`, wherever that is dropped.
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Connection { host, sender })
     }
 
     async fn send(&self, mut connection: Connection, body: Bytes) -> Result<Value, Failure> {
@@ -182,8 +180,8 @@ impl Webhook {
             is_hangup: error.is_canceled() || error.is_closed() || error.is_incomplete_message(),
             problem: error.to_string(),
         };
-        connection.ready().await.map_err(hangup)?;
-        let response = connection.send_request(request).await.map_err(hangup)?;
+        connection.sender.ready().await.map_err(hangup)?;
+        let response = connection.sender.send_request(request).await.map_err(hangup)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
         self.keep(connection);
@@ -193,13 +191,20 @@ impl Webhook {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// Where a service is reached: at its own address, or where its name leads outside.
-    fn address(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+    /// What to dial now: for a service its own address, or where its name leads outside.
+    fn address(&self) -> Result<String, String> {
+        let Some((namespace, name)) = &self.service else { return Ok(bare(self.host()?).into()) };
         let entry = self.store.snapshot().get(&Key::new("services", namespace, name));
         let service = entry.and_then(|entry| entry.typed::<Service>().ok());
         let service = service.ok_or_else(|| format!("service \"{name}\" not found"))?;
-        service_address(name, &service.spec.clone().unwrap_or_default(), port)
+        let nothing = ServiceSpec::default();
+        service_address(name, service.spec.as_ref().unwrap_or(&nothing), self.port())
     }
+}
+
+/// An address without the brackets that it has in a URL.
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
 }
 
 fn service_address(name: &str, spec: &ServiceSpec, port: u16) -> Result<String, String> {

@@ -73,6 +73,10 @@ async fn a_webhook_behind_a_service_is_asked_under_the_service_s_name() {
     server.https.behind_service(&kubectl, "default", "hooks", 443);
     serves().await;
     map("green", "green").ok();
+    // The connection that was kept does not outlive the Service's address.
+    kubectl.run(&["delete", "service", "hooks"]).ok();
+    let refused = map("late", "blue").refused();
+    assert!(refused.ends_with("service \"hooks\" not found\n"), "{refused}");
     // Another Service leads to the same server, which is not who it should be.
     server.https.behind_service(&kubectl, "default", "others", 8443);
     hook(&client("others", json!(8443)));

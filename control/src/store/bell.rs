@@ -20,7 +20,7 @@ use tokio::{
 /// So many listeners are a crowd.
 const CROWD: usize = 16;
 /// How long a crowd is left alone after it was woken.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(4);
 
 pub(super) struct Bell {
     pause_length: Duration,

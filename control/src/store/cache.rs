@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    time::Instant,
 };
 
 use tokio::sync::watch;
@@ -126,6 +127,15 @@ impl Cache {
             }
         }
         Some(Found { event: None, position: next, seen: state.view.revision })
+    }
+
+    /// Forgets what happened long ago, as [`History::age`] says.
+    pub fn age(&self, now: Instant) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let old: Vec<_> = state.histories.values_mut().map(|history| history.age(now)).collect();
+        // They are freed after the lock is given back: that may take a while.
+        drop(state);
+        drop(old);
     }
 
     /// Applies each transaction wholly or not at all, in order, and tells watchers.

@@ -18,7 +18,11 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cache::Cache;
 use raft::Member;
@@ -212,11 +216,12 @@ impl Store {
         }
     }
 
-    /// Lets go of decoded objects that nobody asks for any more, every now and then; for ever. Most objects of a large
-    /// cluster are at rest, and their decoded form takes more memory than their JSON.
+    /// Lets go of decoded objects that nobody asks for any more and of events that nobody has missed for minutes, every
+    /// now and then; for ever. Most objects of a large cluster are at rest, and these take more memory than their JSON.
     pub async fn let_idle_objects_go(&self) {
         loop {
             tokio::time::sleep(IDLE_OBJECT).await;
+            self.cache.age(Instant::now());
             self.snapshot().entries().for_each(|entry| entry.let_idle_go());
         }
     }

@@ -40,7 +40,7 @@ use super::{
 use crate::{
     ApiError,
     auth::{Attributes, User, pki::Identity},
-    store::{Key, Scope, Store},
+    store::{Entry, Key, Scope, Store},
 };
 
 /// A check of whether a server is there may take so long.
@@ -150,17 +150,15 @@ fn endpoint(store: &Store, namespace: &str, name: &str, port: i32) -> Result<(St
         return Err(Unavailable::new("ServicePortError", message));
     };
     let port_name = found.name.clone().unwrap_or_default();
-    let slices = view.list::<EndpointSlice>(&Scope::namespace(SLICES, namespace));
-    let own = |slice: &&Arc<EndpointSlice>| {
-        let labels = slice.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|of| of == name)
-    };
-    let mut slices = slices.iter().filter(own).peekable();
+    // By metadata first: a namespace may have many slices, and each request comes by here.
+    let is_own = |slice: &Arc<Entry>| slice.meta.labels.get(SERVICE_NAME).is_some_and(|of| of == name);
+    let slices = view.range(&Scope::namespace(SLICES, namespace), None).filter(is_own);
+    let mut slices = slices.filter_map(|slice| slice.typed::<EndpointSlice>().ok()).peekable();
     if slices.peek().is_none() {
         let message = format!("cannot find endpointslices for {place}");
         return Err(Unavailable::new("EndpointsNotFound", message));
     }
-    let candidates: Vec<(String, u16)> = slices.flat_map(|slice| ready(slice, &port_name)).collect();
+    let candidates: Vec<(String, u16)> = slices.flat_map(|slice| ready(&slice, &port_name)).collect();
     candidates.choose(&mut rand::rng()).cloned().ok_or_else(|| {
         let message = format!("endpointslices for {place} have no addresses with port name {port_name:?}");
         Unavailable::new("MissingEndpoints", message)

@@ -13,6 +13,11 @@ use crate::{condition, quantity::Quantity};
 /// The annotation by which a ReplicaSet's pods say what losing them costs.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Names of RuntimeClasses that need no object: every node's own runtime takes them as its handlers, so that manifests
+/// written for others' runtimes apply unchanged. What a container is, its image says.
+pub const RUNTIME_HANDLERS: [&str; 8] =
+    ["naru", "wasm", "wasmtime", "wasmedge", "spin", "wasmtime-spin-v2", "wws", "slight"];
+
 /// Amounts by resource name (`cpu`, `memory`, `ephemeral-storage`, …).
 pub type Resources = BTreeMap<String, Quantity>;
 

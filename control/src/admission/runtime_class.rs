@@ -1,9 +1,12 @@
-//! RuntimeClass: pods that name a class get its overhead, and go to the nodes that have it.
+//! RuntimeClass: pods that name a class get its overhead, and go to the nodes that have it. A class that nobody defined
+//! is refused, unless it is one of those that every node knows by name.
 
 use k8s_openapi::api::{
     core::v1::{Pod, PodSpec},
     node::v1::RuntimeClass,
 };
+
+use naru_model::pod::RUNTIME_HANDLERS;
 
 use super::chain::{Plugin, Write};
 use crate::{ApiError, registry::AnyObject, store::Key};
@@ -19,12 +22,19 @@ impl Plugin for RuntimeClasses {
         else {
             return Ok(());
         };
-        // Classes need not be objects here: a node knows the names of its runtimes itself.
-        let class = spec.runtime_class_name.as_deref().and_then(|name| {
-            let entry = write.view.get(&Key::new(CLASSES, "", name))?;
-            entry.typed::<RuntimeClass>().ok()
-        });
-        apply(class.as_deref(), spec).map_err(|message| write.refuse(object, message))
+        let outcome = match spec.runtime_class_name.as_deref() {
+            None | Some("") => apply(None, spec),
+            Some(name) => {
+                let entry = write.view.get(&Key::new(CLASSES, "", name));
+                let class = entry.and_then(|entry| entry.typed::<RuntimeClass>().ok());
+                if class.is_none() && !RUNTIME_HANDLERS.contains(&name) {
+                    Err(format!("pod rejected: RuntimeClass {name:?} not found"))
+                } else {
+                    apply(class.as_deref(), spec)
+                }
+            }
+        };
+        outcome.map_err(|message| write.refuse(object, message))
     }
 }
 

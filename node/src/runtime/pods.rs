@@ -15,6 +15,7 @@ use k8s_cri::v1::{
     self as cri, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerMetadata,
     LinuxContainerResources, PodSandboxConfig, PodSandboxMetadata,
 };
+use naru_model::pod::RUNTIME_HANDLERS;
 use naru_oci_fallback::ImageStore;
 use naru_wasi_shim::Engine;
 
@@ -32,9 +33,6 @@ use super::{
 };
 use crate::network::Network;
 
-/// Handlers of RuntimeClasses that mean this runtime. What a container is, its image says.
-const HANDLERS: [&str; 9] =
-    ["", "naru", "wasm", "wasmtime", "wasmedge", "spin", "wasmtime-spin-v2", "wws", "slight"];
 /// How long containers that are ended from here, and not by kubelet with its grace period, may take.
 const FORCED: Duration = Duration::ZERO;
 
@@ -78,7 +76,7 @@ impl Pods {
     }
 
     pub(super) fn run_sandbox(&self, config: PodSandboxConfig, handler: String) -> Result<String, PodError> {
-        if !HANDLERS.contains(&handler.as_str()) {
+        if !handler.is_empty() && !RUNTIME_HANDLERS.contains(&handler.as_str()) {
             return Err(PodError::NoHandler(handler));
         }
         let metadata = config.metadata.as_ref().ok_or(PodError::Missing("the sandbox has no metadata"))?;

@@ -304,3 +304,23 @@ async fn who_is_refused_may_finish_and_go_on() {
         stream.write_all(" ".repeat(65536).as_bytes()).await.expect("the body is taken");
     }
 }
+
+#[tokio::test]
+async fn a_pod_names_a_class_that_exists_or_that_every_node_knows() {
+    let cluster = Cluster::start().await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    let of = |name: &str, class: &str| {
+        let mut object = pod(name);
+        object["spec"]["runtimeClassName"] = class.into();
+        object
+    };
+    let why = "pods \"p\" is forbidden: pod rejected: RuntimeClass \"sealed\" not found";
+    refused(cluster.post(pods, &of("p", "sealed")).await, 403, why).await;
+    let class = json!({ "metadata": { "name": "sealed" }, "handler": "wasm", "scheduling": { "nodeSelector": { "a": "b" } } });
+    cluster.post("/apis/node.k8s.io/v1/runtimeclasses", &class).await.expect(201);
+    let made = cluster.post(pods, &of("p", "sealed")).await.expect(201);
+    assert_eq!(made["spec"]["nodeSelector"], json!({ "a": "b" }));
+    for (index, class) in ["wasmtime-spin-v2", "wasmtime", "spin", "wasmedge"].into_iter().enumerate() {
+        cluster.post(pods, &of(&format!("q{index}"), class)).await.expect(201);
+    }
+}

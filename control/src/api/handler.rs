@@ -30,7 +30,7 @@ use crate::{
     images::ImageLibrary,
     notes::Notes,
     protobuf,
-    registry::Registry,
+    registry::{Registry, decode::Text},
     resource_metrics::ResourceMetrics,
 };
 
@@ -142,22 +142,19 @@ impl ContentType {
     }
 
     /// `body` as JSON; an empty one stays empty.
-    pub fn to_json(self, body: Bytes) -> Result<Bytes, ApiError> {
+    pub fn to_json(self, body: Bytes) -> Result<Text, ApiError> {
         if body.is_empty() {
-            return Ok(body);
+            return Ok(Text::of_json(body));
         }
         match self {
-            Self::Json => Ok(body),
-            Self::Yaml => {
-                let value: Value = serde_yaml::from_slice(&body).map_err(|error| {
-                    ApiError::BadRequest(format!("error converting YAML to JSON: yaml: {error}"))
-                })?;
-                Ok(form::to_bytes(&value))
-            }
+            Self::Json => Ok(Text::of_json(body)),
+            Self::Yaml => Text::of_yaml(&body).map_err(|error| {
+                ApiError::BadRequest(format!("error converting YAML to JSON: yaml: {error}"))
+            }),
             Self::Protobuf => {
                 let value =
                     protobuf::to_json(&body).map_err(|error| ApiError::BadRequest(error.to_string()))?;
-                Ok(form::to_bytes(&value))
+                Ok(Text::of_json(form::to_bytes(&value)))
             }
         }
     }
@@ -313,22 +310,27 @@ impl<'a> Exchange<'a> {
     }
 
     /// The body as JSON, for an object of a kind with or without a protobuf message.
-    pub async fn read_object(self, has_message: bool) -> Result<Bytes, ApiError> {
+    pub async fn read_object(self, has_message: bool) -> Result<Text, ApiError> {
         let content_type = ContentType::parse(self.content_type())?;
         if content_type == ContentType::Protobuf && !has_message {
             return Err(ContentType::unsupported(""));
         }
-        self.read_json().await
+        self.read_text().await
     }
 
     /// The body, of whatever type, as JSON.
     pub async fn read_json(self) -> Result<Bytes, ApiError> {
+        self.read_text().await.map(|text| text.json)
+    }
+
+    /// The same with what was wrong with it before it was JSON.
+    pub async fn read_text(self) -> Result<Text, ApiError> {
         let (content_type, record) = (ContentType::parse(self.content_type())?, self.record);
-        let json = content_type.to_json(self.body.read().await?)?;
+        let text = content_type.to_json(self.body.read().await?)?;
         if let Some(record) = record {
-            record.request_body(&json);
+            record.request_body(&text.json);
         }
-        Ok(json)
+        Ok(text)
     }
 
     /// `127.0.0.1:6443`, as the client knows us.

@@ -2,10 +2,16 @@
 
 use http::header;
 use naru_model::validation::{FieldErrors, Path};
-use serde_json::Value;
 
 use super::{form, handler::Exchange};
-use crate::{ApiError, registry::Configuration};
+use crate::{
+    ApiError,
+    registry::{
+        Call, Configuration,
+        decode::{self, FieldValidation},
+        yaml_text::{self, Document},
+    },
+};
 
 /// The content type of applied configurations.
 pub const APPLY: &str = "application/apply-patch+yaml";
@@ -60,11 +66,11 @@ fn of_user_agent(text: &str) -> String {
 }
 
 /// Reads an applied configuration, which is YAML.
-pub async fn read_configuration(exchange: Exchange<'_>) -> Result<Configuration, ApiError> {
+pub async fn read_configuration(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Configuration, ApiError> {
     let force = exchange.query.flag("force");
     let record = exchange.record;
     let bytes = exchange.body.read().await?;
-    let value: Value = serde_yaml::from_slice(&bytes)
+    let Document { value, repeated } = yaml_text::read(&bytes)
         .map_err(|error| ApiError::BadRequest(format!("error decoding YAML: {error}")))?;
     for field in ["kind", "apiVersion"] {
         if value[field].as_str().is_none_or(str::is_empty) {
@@ -77,6 +83,16 @@ pub async fn read_configuration(exchange: Exchange<'_>) -> Result<Configuration,
     }
     if let Some(record) = record {
         record.request_body(&form::to_bytes(&value));
+    }
+    let problems = decode::repeated_keys(&repeated, call.validation);
+    match call.validation {
+        FieldValidation::Ignore => (),
+        FieldValidation::Warn => call.warn(problems),
+        FieldValidation::Strict => {
+            if let Some(problem) = problems.first() {
+                return Err(ApiError::BadRequest(format!("error strict decoding patch: {problem}")));
+            }
+        }
     }
     Ok(Configuration { value, force })
 }

@@ -130,7 +130,7 @@ const POLICIES: &[&str] = &["Foreground", "Background", "Orphan"];
 pub async fn of_delete(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiError> {
     let content_type = ContentType::parse(exchange.content_type())?;
     let (query, record) = (exchange.query, exchange.record);
-    let bytes = content_type.to_json(exchange.body.read().await?)?;
+    let bytes = content_type.to_json(exchange.body.read().await?)?.json;
     if let Some(record) = record {
         record.request_body(&bytes);
     }

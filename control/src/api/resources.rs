@@ -277,8 +277,8 @@ async fn whole(
         }
         "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
-            let json = exchange.read_object(!call.served.kind.is_custom()).await?;
-            let (object, warnings) = decode::object(call.served, &json, call.validation)?;
+            let text = exchange.read_object(!call.served.kind.is_custom()).await?;
+            let (object, warnings) = decode::object(call.served, &text, call.validation)?;
             call.warn(warnings);
             write_response(call, form, registry.create(call, object).await?)
         }
@@ -348,8 +348,8 @@ async fn part(
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         "update" => {
-            let json = exchange.read_object(!call.served.kind.is_custom()).await?;
-            let (mut object, warnings) = decode::object(call.served, &json, call.validation)?;
+            let text = exchange.read_object(!call.served.kind.is_custom()).await?;
+            let (mut object, warnings) = decode::object(call.served, &text, call.validation)?;
             call.warn(warnings);
             call.settle_namespace(object.meta_mut())?;
             check_name(call, object.name())?;
@@ -358,7 +358,7 @@ async fn part(
         }
         "patch" => {
             let outcome = if exchange.content_type() == managers::APPLY {
-                let config = managers::read_configuration(exchange).await?;
+                let config = managers::read_configuration(exchange, call).await?;
                 registry.apply(call, part, &config).await?
             } else {
                 let (patch, problems) = read_patch(exchange, call).await?;
@@ -386,7 +386,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
             registry.update_scale(call, &scale).await?
         }
         "patch" if exchange.content_type() == managers::APPLY => {
-            let config = managers::read_configuration(exchange).await?;
+            let config = managers::read_configuration(exchange, call).await?;
             registry.apply_scale(call, &config).await?
         }
         "patch" => {

@@ -27,8 +27,8 @@ use crate::{
 /// Answers a review; the user may ask it.
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
-    let json = exchange.read_json().await?;
-    let (mut review, warnings) = decode::object(call.served, &json, call.validation)?;
+    let text = exchange.read_text().await?;
+    let (mut review, warnings) = decode::object(call.served, &text, call.validation)?;
     call.warn(warnings);
     let mut errors = FieldErrors::default();
     fill(&state, call, &mut *review, &mut errors).await;

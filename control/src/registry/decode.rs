@@ -1,14 +1,17 @@
 //! From bytes to objects, with what does not fit reported as the client asked.
 
-use std::collections::HashSet;
-
+use bytes::Bytes;
 use naru_model::{
     quantity::QuantityError,
     validation::{FieldErrors, Path},
 };
 use serde_json::Value;
 
-use super::{AnyObject, Served};
+use super::{
+    AnyObject, Served,
+    json_text::{duplicates, offset, path_at},
+    yaml_text,
+};
 use crate::{ApiError, client::Patch, protobuf};
 
 /// What happens with fields that an object has no place for (`?fieldValidation=`).
@@ -23,8 +26,26 @@ pub enum FieldValidation {
 /// So many problems of one body are told, as by Kubernetes' decoder: a body may have hundreds of thousands.
 const MAX_PROBLEMS: usize = 100;
 
-/// What nests deeper is refused by the decoder, and must not overflow the stack before.
-const MAX_DEPTH: usize = 128;
+/// A body as JSON, whatever it came as.
+#[derive(Debug)]
+pub struct Text {
+    pub json: Bytes,
+    /// The keys that it set twice where it came as YAML, as [`yaml_text`] tells them; JSON shows its own.
+    repeated: Vec<String>,
+}
+
+impl Text {
+    pub fn of_json(json: Bytes) -> Self {
+        Self { json, repeated: Vec::new() }
+    }
+
+    /// # Errors
+    /// Where it is not YAML, or has values that JSON does not have.
+    pub fn of_yaml(text: &[u8]) -> Result<Self, serde_yaml::Error> {
+        let document = yaml_text::read(text)?;
+        Ok(Self { json: document.value.to_string().into(), repeated: document.repeated })
+    }
+}
 
 /// An object and the warnings that came up when it was read.
 pub type Decoded = (Box<dyn AnyObject>, Vec<String>);
@@ -42,9 +63,11 @@ impl FieldValidation {
 }
 
 /// Decodes JSON of the shape in which `served` is served.
-pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
+pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    let json = &*text.json;
     let mut problems = Vec::new();
     if validation != FieldValidation::Ignore {
+        add(&mut problems, repeated_keys(&text.repeated, validation));
         add(&mut problems, duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
     }
     let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
@@ -68,6 +91,16 @@ pub fn object(served: &Served, json: &[u8], validation: FieldValidation) -> Resu
     let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
+}
+
+/// A refusal tells them as one problem, as Kubernetes' YAML decoder does; warnings are one each.
+pub fn repeated_keys(lines: &[String], validation: FieldValidation) -> Vec<String> {
+    match validation {
+        FieldValidation::Strict if !lines.is_empty() => {
+            vec![format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))]
+        }
+        _ => lines.to_vec(),
+    }
 }
 
 /// Decodes what a patch made of an object, in the shape in which `served` is served.
@@ -275,7 +308,7 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
     if let Some(at) = illegal_base64(&text) {
         return format!("illegal base64 data at input byte {at}");
     }
-    let field = Scanner::path_at(json, offset(json, error));
+    let field = path_at(json, offset(json, error));
     let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, rest)) = parts else {
         let what = text.split(" at line ").next().unwrap_or(&text);
@@ -321,187 +354,9 @@ fn illegal_base64(text: &str) -> Option<usize> {
     (what.starts_with("Invalid symbol ") || what.starts_with("Invalid last symbol ")).then(|| number(at))?
 }
 
-/// Where in `json` serde stopped.
-fn offset(json: &[u8], error: &serde_json::Error) -> usize {
-    let line = error.line().saturating_sub(1);
-    let start: usize = json.split_inclusive(|byte| *byte == b'\n').take(line).map(<[u8]>::len).sum();
-    (start + error.column()).min(json.len())
-}
-
-/// The paths of fields that an object names twice. `json` need not be valid; what is found until the first
-/// error is answered.
-fn duplicates(json: &[u8]) -> Vec<String> {
-    let mut scanner = Scanner { json, at: 0, stop: usize::MAX, path: Vec::new(), duplicates: Vec::new() };
-    scanner.value();
-    scanner.duplicates
-}
-
-/// Walks JSON text without building anything, keeping track of where it is.
-struct Scanner<'a> {
-    json: &'a [u8],
-    at: usize,
-    /// The walk ends here.
-    stop: usize,
-    path: Vec<Step<'a>>,
-    duplicates: Vec<String>,
-}
-
-enum Step<'a> {
-    Field(&'a [u8]),
-    Index(usize),
-}
-
-impl<'a> Scanner<'a> {
-    /// The field that byte `stop` belongs to.
-    fn path_at(json: &'a [u8], stop: usize) -> String {
-        let mut scanner = Self { json, at: 0, stop, path: Vec::new(), duplicates: Vec::new() };
-        scanner.value();
-        scanner.place()
-    }
-
-    fn place(&self) -> String {
-        let mut text = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field(name) => {
-                    if !text.is_empty() {
-                        text.push('.');
-                    }
-                    text.push_str(&String::from_utf8_lossy(name));
-                }
-                Step::Index(index) => text.extend(["[", &index.to_string(), "]"]),
-            }
-        }
-        text
-    }
-
-    fn space(&mut self) -> Option<u8> {
-        while self.json.get(self.at)?.is_ascii_whitespace() {
-            self.at += 1;
-        }
-        Some(self.json[self.at])
-    }
-
-    /// Passes one value; `None` once the walk is over.
-    fn value(&mut self) -> Option<()> {
-        if self.path.len() > MAX_DEPTH {
-            return None;
-        }
-        match self.space()? {
-            b'{' => self.object(),
-            b'[' => self.array(),
-            b'"' => self.string().map(drop),
-            _ => {
-                let start = self.at;
-                while self.json.get(self.at).is_some_and(|byte| !b",]} \t\r\n".contains(byte)) {
-                    self.at += 1;
-                }
-                // A bracket that closes nothing is no value: who asked for one would ask for ever.
-                (start < self.at && self.at < self.stop).then_some(())
-            }
-        }
-    }
-
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let start = self.at + 1;
-        let mut end = start;
-        loop {
-            match self.json.get(end)? {
-                b'"' => break,
-                b'\\' => end += 2,
-                _ => end += 1,
-            }
-        }
-        self.at = end + 1;
-        (self.at < self.stop).then_some(&self.json[start..end])
-    }
-
-    fn object(&mut self) -> Option<()> {
-        self.at += 1;
-        let mut names: Vec<&[u8]> = Vec::new();
-        let mut many: HashSet<&[u8]> = HashSet::new();
-        loop {
-            match self.space()? {
-                b'}' => break,
-                b',' => self.at += 1,
-                b'"' => {
-                    let name = self.string()?;
-                    self.path.push(Step::Field(name));
-                    // Few fields are compared one by one; a set is for maps such as large ConfigMaps.
-                    let is_known = if names.len() < 16 {
-                        names.contains(&name)
-                    } else {
-                        if many.is_empty() {
-                            many.extend(&names);
-                        }
-                        !many.insert(name)
-                    };
-                    if is_known {
-                        let place = self.place();
-                        self.duplicates.push(place);
-                    }
-                    names.push(name);
-                    if self.space()? != b':' {
-                        return None;
-                    }
-                    self.at += 1;
-                    self.value()?;
-                    self.path.pop();
-                }
-                _ => return None,
-            }
-        }
-        self.at += 1;
-        (self.at < self.stop).then_some(())
-    }
-
-    fn array(&mut self) -> Option<()> {
-        self.at += 1;
-        let mut index = 0;
-        loop {
-            match self.space()? {
-                b']' => break,
-                b',' => self.at += 1,
-                _ => {
-                    self.path.push(Step::Index(index));
-                    self.value()?;
-                    self.path.pop();
-                    index += 1;
-                }
-            }
-        }
-        self.at += 1;
-        (self.at < self.stop).then_some(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_walk_of_any_text_ends() {
-        for json in
-            ["[}", "{\"a\":[null, [null], }", "{\"a\":}", "{\"a\":]", "[,]", "[1 2]", "{]", "[\"", "[[[}"]
-        {
-            assert!(duplicates(json.as_bytes()).is_empty(), "{json}");
-        }
-        let example = br#"{"spec":{"a":1,"list":[{"x":1},{"x":2,"x":3}],"a":2},"spec":null}"#;
-        crate::fuzz::run(|fuzz| drop(duplicates(&fuzz.bytes(example))));
-    }
-
-    #[test]
-    fn a_field_named_twice_is_found_with_its_path() {
-        let json = br#"{"spec":{"a":1,"list":[{"x":1},{"x":2,"x":3}],"a":2},"spec":null}"#;
-        assert_eq!(duplicates(json), ["spec.list[1].x", "spec.a", "spec"]);
-        assert!(duplicates(br#"{"a":{"b":"\"a\":1"},"b":{"b":2}}"#).is_empty());
-    }
-
-    #[test]
-    fn a_body_of_brackets_ends_the_walk_not_the_process() {
-        assert!(duplicates(&vec![b'['; 3 << 20]).is_empty());
-        assert!(duplicates("{\"a\":".repeat(1 << 18).as_bytes()).is_empty());
-    }
 
     #[test]
     fn not_more_problems_are_told_than_anybody_reads() {
@@ -510,12 +365,5 @@ mod tests {
         assert_eq!(problems, ["x"]);
         add(&mut problems, (0..1_000_000).map(|index| format!("unknown field \"{index}\"")));
         assert_eq!(problems.len(), MAX_PROBLEMS);
-    }
-
-    #[test]
-    fn the_place_of_an_error_is_named() {
-        let json = br#"{"spec":{"replicas":"three"}}"#;
-        let at = json.iter().position(|byte| *byte == b't').expect("three") + 6;
-        assert_eq!(Scanner::path_at(json, at), "spec.replicas");
     }
 }

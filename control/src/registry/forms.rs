@@ -24,8 +24,8 @@ impl Served {
 
     /// The object of this resource that clients of `other` see as `value`. Fields that it has no place for are dropped.
     pub fn read_from(&self, other: &Self, value: &Value) -> Result<Box<dyn AnyObject>, ApiError> {
-        let json = value.to_string();
-        let (object, _) = decode::object(other, json.as_bytes(), FieldValidation::Ignore)?;
+        let text = decode::Text::of_json(value.to_string().into());
+        let (object, _) = decode::object(other, &text, FieldValidation::Ignore)?;
         if self.is(other) || !self.kind.is_custom() {
             return Ok(object);
         }

@@ -31,6 +31,7 @@ mod eviction;
 pub mod flowcontrol;
 mod forms; // One object in several versions.
 pub mod job;
+mod json_text; // Where something is in JSON.
 pub mod kind;
 mod kinds;
 pub mod lease;
@@ -76,6 +77,7 @@ mod text; // Table cells that kinds share.
 pub mod virtuals;
 mod webhook_client; // Where webhooks are called.
 mod workload; // Pod templates, and selectors that fit them.
+pub mod yaml_text; // What YAML says, and says twice.
 
 pub use apply::Configuration;
 pub use call::{Call, Part};

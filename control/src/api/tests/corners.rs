@@ -324,3 +324,46 @@ async fn a_pod_names_a_class_that_exists_or_that_every_node_knows() {
         cluster.post(pods, &of(&format!("q{index}"), class)).await.expect(201);
     }
 }
+
+#[tokio::test]
+async fn keys_that_yaml_sets_twice_are_refused_warned_of_or_ignored() {
+    let cluster = Cluster::start().await;
+    let body =
+        "metadata:\n  name: NAME\ndata:\n  a: \"1\"\n  b: \"1\"\n  a: \"2\"\ndat: {}\ndata:\n  a: \"3\"\n";
+    let post = async |name: &str, validation: &str| {
+        let path = format!("{MAPS}?fieldValidation={validation}");
+        cluster.exchange("POST", &path, "application/yaml", JSON, body.replace("NAME", name).into()).await
+    };
+    refused(
+        post("strict", "Strict").await,
+        400,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  \
+         line 6: key \"a\" already set in map\n  line 9: key \"data\" already set in map, unknown field \"dat\"",
+    )
+    .await;
+    let warned = post("warned", "Warn").await;
+    let warnings: Vec<_> = warned.headers.get_all(header::WARNING).iter().collect();
+    assert_eq!(
+        warnings,
+        [
+            "299 - \"line 6: key \\\"a\\\" already set in map\"",
+            "299 - \"line 9: key \\\"data\\\" already set in map\"",
+            "299 - \"unknown field \\\"dat\\\"\"",
+        ]
+    );
+    assert_eq!(warned.expect(201)["data"], json!({ "a": "3" }));
+    let ignored = post("ignored", "Ignore").await;
+    assert_eq!((ignored.status, ignored.headers.get(header::WARNING)), (201, None));
+
+    let applied =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: applied }\ndata: { a: \"1\", a: \"2\" }\n";
+    let apply = async |validation: &str| {
+        let path = format!("{MAPS}/applied?fieldManager=me&fieldValidation={validation}");
+        cluster.exchange("PATCH", &path, "application/apply-patch+yaml", JSON, applied.into()).await
+    };
+    let why = "error strict decoding patch: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map";
+    refused(apply("Strict").await, 400, why).await;
+    let warned = apply("Warn").await;
+    assert_eq!(warned.headers[header::WARNING], "299 - \"line 4: key \\\"a\\\" already set in map\"");
+    assert_eq!(warned.expect(201)["data"], json!({ "a": "2" }));
+}

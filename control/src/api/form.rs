@@ -216,8 +216,20 @@ pub fn table(version: MetaVersion, metadata: Value, columns: Option<Value>, rows
     bytes.freeze()
 }
 
-/// The table of one `Scale`, whatever it is of.
-pub fn scale_table(version: MetaVersion, include: Include, scale: &Value) -> Bytes {
+/// One `Scale`, whatever it is of.
+pub fn scale(form: Form, scale: &Value) -> Bytes {
+    match form {
+        Form::Plain => to_bytes(scale),
+        Form::Metadata { version } => to_bytes(&scale_metadata(version, scale)),
+        Form::Table { version, include } => scale_table(version, include, scale),
+    }
+}
+
+fn scale_metadata(version: MetaVersion, scale: &Value) -> Value {
+    json!({ "kind": METADATA_KIND, "apiVersion": version.api_version(), "metadata": scale["metadata"] })
+}
+
+fn scale_table(version: MetaVersion, include: Include, scale: &Value) -> Bytes {
     let column = |name: &str, kind: &str, format: &str, description: &str| json!({ "name": name, "type": kind, "format": format, "description": description, "priority": 0 });
     let columns = json!([
         column("Name", "string", "name", "Name of the object that is scaled."),
@@ -236,11 +248,7 @@ pub fn scale_table(version: MetaVersion, include: Include, scale: &Value) -> Byt
     let mut row = json!({ "cells": [name, replicas("spec"), replicas("status"), age] });
     match include {
         Include::None => (),
-        Include::Metadata => {
-            row["object"] = json!({
-                "kind": METADATA_KIND, "apiVersion": version.api_version(), "metadata": scale["metadata"],
-            });
-        }
+        Include::Metadata => row["object"] = scale_metadata(version, scale),
         Include::Object => row["object"] = scale.clone(),
     }
     let metadata = json!({ "resourceVersion": scale["metadata"]["resourceVersion"] });

@@ -391,13 +391,6 @@ pub async fn entries(
     Ok(Page::read(&view, &filter, &options, served).entries)
 }
 
-/// A list of what a deletecollection removed.
-pub fn of_entries(served: &Served, entries: &[Arc<Entry>], revision: Revision) -> Result<Body, ApiError> {
-    let items: Result<Vec<_>, _> = entries.iter().map(|entry| form::plain(served, entry)).collect();
-    let metadata = json!({ "resourceVersion": revision.0.to_string() });
-    Ok(join(&served.list_kind, &served.api_version, &metadata, items?.into_iter()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

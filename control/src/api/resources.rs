@@ -286,7 +286,7 @@ async fn whole(
             let (options, dry_run) = options::of_delete(exchange).await?;
             let call = Call { dry_run: dry_run || call.dry_run, ..*call };
             let deleted = registry.delete(&call, &options).await?;
-            delete_response(&call, deleted)
+            delete_response(&call, form, deleted)
         }
         "deletecollection" => {
             let entries = list::entries(registry, &place.served, call, &exchange.query).await?;
@@ -301,8 +301,9 @@ async fn whole(
                     Err(error) => return Err(error),
                 }
             }
-            let revision = registry.store().snapshot().revision();
-            Ok(json_response(StatusCode::OK, list::of_entries(call.served, &entries, revision)?))
+            let metadata = json!({ "resourceVersion": registry.store().snapshot().revision().0.to_string() });
+            let body = list::answer(call.served, (form, encoding), entries, metadata).await?;
+            Ok(list_response(encoding, body))
         }
         _ => part(exchange, call, Part::Whole, verb).await,
     }
@@ -372,14 +373,9 @@ async fn part(
 
 async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
+    let (form, _) = negotiate(&exchange, call.served)?;
     let value = match verb {
-        "get" => {
-            let value = registry.scale(call)?;
-            if let (Form::Table { version, include }, _) = negotiate(&exchange, call.served)? {
-                return Ok(json_response(StatusCode::OK, form::scale_table(version, include, &value)));
-            }
-            value
-        }
+        "get" => registry.scale(call)?,
         "update" => {
             let json = exchange.read_json().await?;
             let scale = decode_as("Scale", &json)?;
@@ -395,7 +391,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
         }
         _ => return Err(ApiError::MethodNotAllowed),
     };
-    Ok(json_response(StatusCode::OK, form::to_bytes(&value)))
+    Ok(json_response(StatusCode::OK, form::scale(form, &value)))
 }
 
 async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
@@ -438,14 +434,13 @@ fn write_response(call: &Call<'_>, form: Form, outcome: Outcome) -> Result<Respo
     Ok(json_response(status, bytes))
 }
 
-fn delete_response(call: &Call<'_>, deleted: Deleted) -> Result<Response<Body>, ApiError> {
+/// The answer to a delete: the object while it is still there, then a `Status`, which is the same in every form.
+fn delete_response(call: &Call<'_>, form: Form, deleted: Deleted) -> Result<Response<Body>, ApiError> {
     match deleted {
-        Deleted::Pending(outcome) => {
-            write_response(call, Form::Plain, Outcome { is_created: false, ..outcome })
-        }
+        Deleted::Pending(outcome) => write_response(call, form, Outcome { is_created: false, ..outcome }),
         // Of a pod, its last state is shown, as in Kubernetes.
         Deleted::Gone(entry) if call.served.info.plural == "pods" => {
-            Ok(json_response(StatusCode::OK, form::plain(call.served, &entry)?))
+            Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         Deleted::Gone(entry) => Ok(json_response(StatusCode::OK, gone(call, &entry))),
     }

@@ -73,6 +73,9 @@ pub enum ApiError {
     Unavailable(String),
     #[error("Timeout: no answer in time; the write may still complete")]
     OutcomeUnknown,
+    /// The client's own deadline passed.
+    #[error("Timeout: request did not complete within the allotted timeout")]
+    OutOfTime,
     /// Our bug or our disk. The cause goes to the log; the client learns that it is not to blame.
     #[error("Internal error occurred: {0}")]
     Internal(String),
@@ -101,7 +104,7 @@ impl ApiError {
             Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => 429,
             Self::Internal(_) => 500,
             Self::Unavailable(_) => 503,
-            Self::OutcomeUnknown | Self::NotYetThere { .. } => 504,
+            Self::OutcomeUnknown | Self::OutOfTime | Self::NotYetThere { .. } => 504,
         }
     }
 
@@ -124,7 +127,7 @@ impl ApiError {
             Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => "TooManyRequests",
             Self::Internal(_) => "InternalError",
             Self::Unavailable(_) => "ServiceUnavailable",
-            Self::OutcomeUnknown | Self::NotYetThere { .. } => "Timeout",
+            Self::OutcomeUnknown | Self::OutOfTime | Self::NotYetThere { .. } => "Timeout",
         }
     }
 
@@ -188,7 +191,7 @@ impl ApiError {
                 causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             }),
-            Self::NoSuchPath | Self::MethodNotAllowed | Self::Unavailable(_) => {
+            Self::NoSuchPath | Self::MethodNotAllowed | Self::Unavailable(_) | Self::OutOfTime => {
                 Some(StatusDetails::default())
             }
             _ => None,

@@ -97,7 +97,7 @@ impl Documents {
     }
 }
 
-/// Answers `/`, `/api…`, `/apis…` and `/openapi…`.
+/// Answers `/` (also as `/index.html`), `/api…`, `/apis…` and `/openapi…`.
 pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     exchange.get_only()?;
     let path = exchange.parts.uri.path();
@@ -202,7 +202,7 @@ fn discovery_document(
     let document = state.documents.get(kinds, path.to_owned(), || {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         match segments.as_slice() {
-            [""] => Ok(json!({ "paths": paths(kinds) })),
+            ["" | "index.html"] => Ok(json!({ "paths": paths(kinds) })),
             ["apis"] => Ok(discovery::groups(kinds)),
             ["api", version] => discovery::resources(kinds, "", version).ok_or(ApiError::NoSuchPath),
             ["apis", group] => discovery::group(kinds, group).ok_or(ApiError::NoSuchPath),

@@ -1,6 +1,6 @@
 //! From a request to an answer: finds out what is meant, asks whether it may, and does it.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,19 +12,20 @@ use tokio_util::sync::CancellationToken;
 use super::{
     aggregation::{self, Aggregator},
     body::{Body, Payload, Room},
+    deadline,
     documents::{self, Documents},
     encoding::{Encoding, compress},
     flow::Flow,
     form, health, images, impersonation,
     metrics::{Metrics, RequestKind},
     nodes::NodeClient,
-    probes,
+    nowhere, probes,
     query::Query,
     recording, resources,
 };
 use crate::{
     ApiError,
-    audit::Record,
+    audit::{self, Record},
     auth::{Attributes, Authenticator, User, pki::Identity},
     fairness::Fairness,
     images::ImageLibrary,
@@ -167,22 +168,33 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
     let body = Payload::Coming(body.into());
     let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
+    let limit = deadline::of(&query, &parts);
     let is_pretty = is_pretty(&query, &parts);
     let audit = state.registry.audit();
     let record = audit.map(|audit| audit.begin(&parts, query.flag("watch"), caller.address));
     let notes = Notes::new(record.is_some());
     let answer = async {
-        let record = record.as_ref();
+        let (limit, record) = (limit?, record.as_ref());
         let user = identify(&state, caller.certified.as_ref(), &parts, record).await?;
         let (label, encoding, flow) = (&mut label, &mut encoding, &mut flow);
         let (state, parts, notes) = (&state, &parts, &notes);
-        route(Exchange { state, user, parts, query, body, label, encoding, flow, record, notes }).await
+        let answer =
+            route(Exchange { state, user, parts, query, body, label, encoding, flow, record, notes });
+        let mut answer = pin!(answer);
+        match limit {
+            None => answer.as_mut().await,
+            Some(limit) => {
+                tokio::time::timeout(limit, answer.as_mut()).await.unwrap_or(Err(ApiError::OutOfTime))
+            }
+        }
     };
     // A fault of ours in one request must not take the connection's other requests with it.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
     let has_failed = answer.is_err();
     let response = match answer {
-        Ok(answer) => answer.unwrap_or_else(|error| failure(&error)),
+        Ok(Ok(answer)) => answer,
+        Ok(Err(ApiError::NoSuchPath)) => nowhere::answer(&state, parts.uri.path()),
+        Ok(Err(error)) => failure(&error),
         Err(_) => {
             failure(&ApiError::Internal(format!("a handler of {} {} failed", parts.method, parts.uri.path())))
         }
@@ -190,13 +202,14 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
     let is_read = matches!(label.verb, "GET" | "LIST");
     let mut response = flow.end(response, label.verb == "LIST");
     add_warnings(&mut response, &notes.take_warnings());
-    let response = match record {
+    let mut response = match record {
         Some(record) => {
             record.annotate(notes.take_annotations());
             recording::answered(record, response, &label, has_failed).await
         }
         None => response,
     };
+    identify_answer(&parts, &mut response);
     state.metrics.end(label, response.status().as_u16(), began);
     let response = encoding.write(response);
     let response = if is_pretty { prettify(response) } else { response };
@@ -214,6 +227,15 @@ fn is_pretty(query: &Query<'_>, parts: &Parts) -> bool {
     }
     let agent = parts.headers.get(header::USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
     [&b"curl"[..], b"Wget", b"Mozilla/5.0"].into_iter().any(|reader| agent.starts_with(reader))
+}
+
+/// Gives the answer the id under which the client may ask about it, where audit or another server did not: the
+/// request's own, or a new one.
+fn identify_answer(parts: &Parts, response: &mut Response<Body>) {
+    if let header::Entry::Vacant(place) = response.headers_mut().entry(audit::ID) {
+        let given = parts.headers.get(audit::ID).filter(|id| !id.is_empty());
+        place.insert(given.cloned().unwrap_or_else(audit::new_id_header));
+    }
 }
 
 /// Who the request is from, or is to be taken for.
@@ -265,7 +287,7 @@ async fn route(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     }
     exchange.enter_path().await?;
     match head {
-        ("" | "api" | "apis" | "openapi", _, _) => documents::answer(exchange).await,
+        ("" | "index.html" | "api" | "apis" | "openapi", _, _) => documents::answer(exchange).await,
         ("metrics", None, None) => {
             exchange.get_only()?;
             let registry = &exchange.state.registry;

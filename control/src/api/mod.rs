@@ -1,13 +1,14 @@
 //! The control plane's HTTP: what is answered to which request.
 //!
 //! Handlers turn requests into calls of the registry and entries into bytes; what an object may be is decided there.
-//! **Invariant:** whatever a client sends is answered, errors as `Status`. Not here: connections
+//! **Invariant:** whatever a client sends is answered, errors as `Status` wherever there might be resources. Not here: connections
 //! and TLS (`plane`), who may do what (`auth`), what a kind is (`registry`).
 
 pub mod aggregation; // What other servers serve.
 mod body;
 mod computed;
 mod connections;
+mod deadline; // That a client gives.
 pub mod discovery;
 mod documents; // Discovery and OpenAPI over HTTP.
 mod encoding; // JSON, YAML, protobuf; gzip.
@@ -23,6 +24,7 @@ mod logs;
 mod managers; // Who a write says it is.
 pub mod metrics;
 mod nodes; // Their agents.
+mod nowhere; // Paths that lead nowhere.
 pub mod openapi;
 mod options; // Of writes.
 mod probes; // Health over HTTP.

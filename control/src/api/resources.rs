@@ -165,8 +165,15 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
     let is_misplaced =
         if served.info.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
     let has_subresource = subresource.is_empty() || (served.has_subresource(subresource) && !is_watch);
-    if is_misplaced || !has_subresource {
+    if is_misplaced {
         return Err(ApiError::NoSuchPath);
+    }
+    if !has_subresource {
+        // Where a definition made the kind, it is the object that is not there.
+        return Err(match served.kind.is_custom() && !is_watch {
+            true => ApiError::NotFound { resource: served.qualified.clone(), name: name.into() },
+            false => ApiError::NoSuchPath,
+        });
     }
     let path = exchange.parts.uri.path();
     let taken = if namespace.is_empty() { 3 } else { 5 };

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+mod answers;
 mod bad_input;
 mod corners;
 mod encodings;
@@ -266,7 +267,7 @@ async fn whatever_is_asked_wrongly_is_answered_with_a_status() {
         );
         assert_eq!(answer.body["kind"], "Status");
     };
-    check(cluster.get("/apis/none/v1/things").await, 404, "NotFound");
+    check(cluster.get("/apis/apps/v1/things").await, 404, "NotFound");
     check(cluster.get("/api/v1/pods/web").await, 404, "NotFound");
     check(cluster.get("/api/v1/namespaces/shop/pods/web").await, 404, "NotFound");
     check(cluster.post("/api/v1/pods", &pod("web")).await, 405, "MethodNotAllowed");

@@ -96,7 +96,18 @@ impl Audit {
 }
 
 fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+    random_id().to_string()
+}
+
+/// A new id as a header's value.
+pub fn new_id_header() -> HeaderValue {
+    let mut text = uuid::Uuid::encode_buffer();
+    HeaderValue::from_str(random_id().as_hyphenated().encode_lower(&mut text)).expect("hex and hyphens")
+}
+
+/// From the thread's own generator: every request takes one, and none is a secret.
+fn random_id() -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
 /// What does not change during a request.

@@ -75,33 +75,7 @@ fn part(name: &str, time: Timestamp, zone: TimeZone) -> Evaluated {
 
 /// `1h30m`, `-1.5s`, as Go reads it.
 pub fn parse_duration(text: &str) -> Option<SignedDuration> {
-    let (is_negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut nanos: f64 = 0.0;
-    while !rest.is_empty() {
-        let length = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-        let amount: f64 = rest[..length].parse().ok()?;
-        rest = &rest[length..];
-        let units =
-            [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
-        let (unit, factor) =
-            units.iter().filter(|(unit, _)| rest.starts_with(unit)).max_by_key(|(unit, _)| unit.len())?;
-        nanos += amount * factor;
-        rest = &rest[unit.len()..];
-    }
-    if nanos > i64::MAX as f64 {
-        return None;
-    }
-    let nanos = nanos as i64;
-    Some(SignedDuration::from_nanos(if is_negative { -nanos } else { nanos }))
+    naru_model::duration::parse_go(text).ok()
 }
 
 /// `5400s`, `1.5s`.

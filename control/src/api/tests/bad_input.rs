@@ -61,7 +61,7 @@ fn examples() -> Vec<(String, Value)> {
     ]
 }
 
-fn definition() -> Value {
+pub(super) fn definition() -> Value {
     let schema = json!({ "type": "object", "properties": { "spec": {
         "type": "object", "required": ["size"],
         "x-kubernetes-validations": [{ "rule": "self.size <= 10 && self.tags.all(t, t.size() < 5)", "message": "too big" }],

@@ -1,0 +1,132 @@
+//! What answers look like, whatever they are about: their form, their id, and when they come.
+
+use super::*;
+
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
+
+fn is_metadata(object: &Value, name: &str) {
+    assert_eq!(
+        (&object["kind"], &object["apiVersion"], &object["metadata"]["name"]),
+        (&json!("PartialObjectMetadata"), &json!("meta.k8s.io/v1"), &json!(name)),
+        "{object}"
+    );
+    assert!(object.get("data").is_none() && object.get("spec").is_none(), "{object}");
+}
+
+fn is_row(table: &Value, name: &str) {
+    assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!(name)), "{table}");
+}
+
+#[tokio::test]
+async fn writes_answer_in_the_form_that_is_asked_for() {
+    let cluster = Cluster::start().await;
+    let send = async |method: &str, path: &str, kind: &str, accept: &str, body: &Value| {
+        cluster.exchange(method, path, kind, accept, body.to_string().into()).await
+    };
+    let (a, map) = (format!("{MAPS}/a"), config_map("a", json!({})));
+    is_metadata(&send("POST", MAPS, JSON, METADATA, &map).await.expect(201), "a");
+    let tried = send("POST", &format!("{MAPS}?dryRun=All"), JSON, TABLE, &config_map("b", json!({}))).await;
+    is_row(&tried.expect(201), "b");
+    is_row(&send("PUT", &a, JSON, TABLE, &map).await.expect(200), "a");
+    is_metadata(&send("PATCH", &a, MERGE, METADATA, &json!({ "data": { "b": "2" } })).await.expect(200), "a");
+    // What is gone has nothing to show but a status, and what lingers its metadata.
+    let gone = send("DELETE", &a, JSON, METADATA, &json!({})).await.expect(200);
+    assert_eq!((&gone["kind"], &gone["status"]), (&json!("Status"), &json!("Success")));
+    let mut held = config_map("held", json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    cluster.post(MAPS, &held).await.expect(201);
+    is_metadata(
+        &send("DELETE", &format!("{MAPS}/held"), JSON, METADATA, &json!({})).await.expect(200),
+        "held",
+    );
+    is_row(&send("DELETE", &format!("{MAPS}/held"), JSON, TABLE, &json!({})).await.expect(200), "held");
+    let pods = "/api/v1/namespaces/shop/pods";
+    cluster.post(pods, &pod("p")).await.expect(201);
+    is_metadata(&send("DELETE", &format!("{pods}/p"), JSON, METADATA, &json!({})).await.expect(200), "p");
+
+    let all = send("DELETE", MAPS, JSON, METADATA_LIST, &json!({})).await.expect(200);
+    assert_eq!(all["kind"], "PartialObjectMetadataList");
+    is_metadata(&all["items"][0], "held");
+    is_row(&send("DELETE", MAPS, JSON, TABLE, &json!({})).await.expect(200), "held");
+    let plain = cluster.delete(MAPS, &json!({})).await.expect(200);
+    assert_eq!((&plain["kind"], &plain["items"][0]["data"]), (&json!("ConfigMapList"), &held["data"]));
+
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    cluster.post(deployments, &deployment("web", json!(3))).await.expect(201);
+    let scale = format!("{deployments}/web/scale");
+    let two = json!({ "spec": { "replicas": 2 } });
+    is_metadata(&send("PATCH", &scale, MERGE, METADATA, &two).await.expect(200), "web");
+    is_row(&send("PATCH", &scale, MERGE, TABLE, &two).await.expect(200), "web");
+}
+
+#[tokio::test]
+async fn a_client_may_say_how_long_it_waits() {
+    let cluster = Cluster::start().await;
+    let answer = cluster.get(&format!("{MAPS}?timeout=abc")).await;
+    assert_eq!(
+        (answer.status, answer.message()),
+        (400, "invalid timeout specified in the request URL - time: invalid duration \"abc\"")
+    );
+    cluster.get(&format!("{MAPS}?timeout=32s")).await.expect(200);
+    // Nothing here gets as far as that version, which is waited for for seconds.
+    let began = std::time::Instant::now();
+    let answer = cluster.get(&format!("{MAPS}?resourceVersion=999999&timeout=50ms")).await;
+    assert_eq!(
+        (answer.status, answer.message()),
+        (504, "Timeout: request did not complete within the allotted timeout")
+    );
+    assert_eq!(answer.body["reason"], "Timeout");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_which_the_client_may_choose() {
+    let cluster = Cluster::start().await;
+    let id = |answer: &Answer| answer.headers["audit-id"].to_str().expect("text").to_owned();
+    let (first, second) = (cluster.get(MAPS).await, cluster.get("/nowhere").await);
+    for id in [id(&first), id(&second)] {
+        assert_eq!(uuid::Uuid::parse_str(&id).expect("an id").get_version_num(), 4);
+    }
+    assert_ne!(id(&first), id(&second));
+    let stream = TcpStream::connect(cluster.address).await.expect("a connection");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let request = Request::get(MAPS).header(header::HOST, "naru").header("Audit-ID", "mine");
+    let request = request.body(Full::new(Bytes::new())).expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    assert_eq!(response.headers()["audit-id"], "mine");
+}
+
+#[tokio::test]
+async fn who_gets_lost_is_told_so_in_text_or_by_a_status() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &bad_input::definition())
+        .await
+        .expect(201);
+    for path in [
+        "/nowhere",
+        "/healthz/nothing",
+        "/apis/none",
+        "/apis/none/v1/things",
+        "/apis/example.com/v9/pandas",
+        "/apis/example.com/v1/things",
+        "/openapi/v3/apis/none",
+    ] {
+        let answer = cluster.get(path).await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8", "{path}");
+        assert_eq!((answer.status, answer.body), (404, json!("404 page not found\n")), "{path}");
+    }
+    for path in ["/api/v2", "/api/v1/things", "/apis/apps/v9", "/apis/apps/v1/things", "/version/old"] {
+        let answer = cluster.get(path).await;
+        assert_eq!(
+            (answer.status, answer.message()),
+            (404, "the server could not find the requested resource")
+        );
+        assert_eq!(answer.body["details"], json!({}), "{path}");
+    }
+    let paths = cluster.get("/").await.expect(200);
+    assert_eq!(cluster.get("/index.html").await.expect(200), paths);
+}

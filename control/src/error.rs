@@ -31,6 +31,9 @@ pub enum ApiError {
     PatchFailed(String),
     #[error("{0}")]
     BadRequest(String),
+    /// What is wrong with something that Kubernetes answers with 500 and no reason.
+    #[error("{0}")]
+    Unclassified(String),
     #[error("Unauthorized")]
     Unauthorized,
     #[error("{0}")]
@@ -102,16 +105,17 @@ impl ApiError {
             Self::UnsupportedMediaType(_) => 415,
             Self::Invalid { .. } | Self::PatchFailed(_) => 422,
             Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => 429,
-            Self::Internal(_) => 500,
+            Self::Unclassified(_) | Self::Internal(_) => 500,
             Self::Unavailable(_) => 503,
             Self::OutcomeUnknown | Self::OutOfTime | Self::NotYetThere { .. } => 504,
         }
     }
 
-    /// The machine-readable reason.
+    /// The machine-readable reason, "" where there is none.
     pub fn reason(&self) -> &str {
         match self {
             Self::Denied(status) => status.reason.as_deref().unwrap_or_default(),
+            Self::Unclassified(_) => "",
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden(_) | Self::Refused { .. } => "Forbidden",
@@ -138,7 +142,7 @@ impl ApiError {
         }
         let mut status = Status {
             code: Some(self.code().into()),
-            reason: Some(self.reason().into()),
+            reason: Some(self.reason().to_owned()).filter(|reason| !reason.is_empty()),
             status: Some("Failure".into()),
             message: Some(self.to_string()),
             details: self.details(),

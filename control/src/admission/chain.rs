@@ -6,6 +6,7 @@
 use super::{
     ingress, limit_ranger, node_taint, pod_security, runtime_class,
     storage::{DefaultStorageClass, ProtectInUse, Resize},
+    topology,
 };
 use crate::{
     ApiError,
@@ -57,7 +58,7 @@ pub(super) trait Plugin: Send + Sync {
     }
 }
 
-static PLUGINS: [&dyn Plugin; 8] = [
+static PLUGINS: [&dyn Plugin; 9] = [
     &limit_ranger::LimitRanger,
     &node_taint::TaintNodesByCondition,
     &DefaultStorageClass,
@@ -66,6 +67,7 @@ static PLUGINS: [&dyn Plugin; 8] = [
     &runtime_class::RuntimeClasses,
     &pod_security::PodSecurity,
     &ingress::DefaultIngressClass,
+    &topology::PodTopologyLabels,
 ];
 
 /// Whether plugins are asked about such a part: the rest is a status, or no more than a number.

@@ -26,6 +26,7 @@ mod service_account;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 mod webhooks;
 
 use std::sync::Arc;

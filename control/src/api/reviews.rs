@@ -1,15 +1,19 @@
 //! Answers questions about tokens and rights: `kubectl auth can-i`, `auth whoami`, and what webhooks ask.
 
 use http::{Response, StatusCode};
-use k8s_openapi::api::{
-    authentication::v1::{
-        SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+use k8s_openapi::{
+    api::{
+        authentication::v1::{
+            SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+        },
+        authorization::v1::{
+            LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
+            ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+            SubjectAccessReviewSpec, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+        },
     },
-    authorization::v1::{
-        LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
-        SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
-        SubjectAccessReviewStatus, SubjectRulesReviewStatus,
-    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
 };
 use naru_model::validation::{FieldErrors, Path};
 
@@ -44,6 +48,9 @@ async fn fill(state: &State, call: &Call<'_>, review: &mut dyn AnyObject, errors
         }
         review.status = Some(token_status(state, review).await);
     } else if let Some(review) = review.get_mut::<SelfSubjectReview>() {
+        // Whatever was sent, the answer is about now.
+        review.metadata =
+            ObjectMeta { creation_timestamp: Some(Time(Timestamp::now())), ..ObjectMeta::default() };
         review.status = Some(SelfSubjectReviewStatus { user_info: Some(user_info(call.user)) });
     } else if let Some(review) = review.get_mut::<SubjectAccessReview>() {
         check_subject(&review.spec, errors);
@@ -75,7 +82,12 @@ async fn token_status(state: &State, review: &TokenReview) -> TokenReviewStatus 
             audiences: Some(believed.audiences),
             error: None,
         },
-        Err(error) => TokenReviewStatus { error: Some(error), ..TokenReviewStatus::default() },
+        // Nobody, which Kubernetes' type cannot leave out.
+        Err(error) => TokenReviewStatus {
+            user: Some(UserInfo::default()),
+            error: Some(error),
+            ..TokenReviewStatus::default()
+        },
     }
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
-use naru_model::validation::{FieldErrors, Path};
+use naru_model::validation::{FieldErrors, Path, summary};
 use serde_json::Value;
 
 use super::{
@@ -16,7 +16,12 @@ use super::{
     managed::Owners,
     path::{Refusal, damaged},
 };
-use crate::{ApiError, admission::matching::Operation, client::Patch, store::Entry};
+use crate::{
+    ApiError,
+    admission::{self, matching::Operation},
+    client::Patch,
+    store::Entry,
+};
 
 const MAX_ATTEMPTS: usize = 64;
 
@@ -24,6 +29,7 @@ impl Registry {
     /// Assigns the pod named by `call` to the node that `binding` names.
     pub async fn bind(&self, call: &Call<'_>, mut binding: Binding) -> Result<(), ApiError> {
         call.settle_namespace(&mut binding.metadata)?;
+        admission::topology::label_binding(&self.store().snapshot(), &mut binding);
         let to = (Operation::Create, "binding");
         let binding = &self.admit_message(call, to, binding, |binding| check_binding(call, binding)).await?;
         let node = binding.target.name.as_deref().unwrap_or_default();
@@ -162,7 +168,7 @@ fn check_binding(call: &Call<'_>, binding: &Binding) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::Invalid { kind: "Binding".into(), name: call.name.into(), errors: errors.0 })
+    Err(ApiError::Unclassified(summary(&errors.0)))
 }
 
 fn check_binding_target(
@@ -207,6 +213,9 @@ fn check_binding_target(
 fn assign(pod: &mut Pod, binding: &Binding, node: &str, now: Timestamp) {
     if let Some(annotations) = &binding.metadata.annotations {
         pod.metadata.annotations.get_or_insert_default().extend(annotations.clone());
+    }
+    if let Some(labels) = &binding.metadata.labels {
+        admission::topology::add(&mut pod.metadata, labels.clone());
     }
     if let Some(spec) = pod.spec.as_mut() {
         spec.node_name = Some(node.into());

@@ -367,3 +367,39 @@ async fn keys_that_yaml_sets_twice_are_refused_warned_of_or_ignored() {
     assert_eq!(warned.headers[header::WARNING], "299 - \"line 4: key \\\"a\\\" already set in map\"");
     assert_eq!(warned.expect(201)["data"], json!({ "a": "2" }));
 }
+
+#[tokio::test]
+async fn reviews_say_who_nobody_is_and_when_they_were_made() {
+    let cluster = Cluster::start().await;
+    let group = "/apis/authentication.k8s.io/v1";
+    let review = json!({ "spec": { "token": "none of ours" } });
+    let seen = cluster.post(&format!("{group}/tokenreviews"), &review).await.expect(201);
+    assert_eq!(
+        (&seen["status"]["user"], &seen["status"].get("authenticated")),
+        (&json!({}), &None),
+        "{seen}"
+    );
+    let myself = json!({ "metadata": { "name": "x" } });
+    let seen = cluster.post(&format!("{group}/selfsubjectreviews"), &myself).await.expect(201);
+    let metadata = seen["metadata"].as_object().expect("metadata");
+    assert_eq!(metadata.keys().collect::<Vec<_>>(), ["creationTimestamp"]);
+    assert_eq!(seen["status"]["userInfo"]["username"], "admin");
+}
+
+#[tokio::test]
+async fn a_definition_without_a_storage_version_lacks_a_stored_one_too() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut definition = bad_input::definition();
+    definition["spec"]["versions"][0]["storage"] = false.into();
+    let answer = cluster.post(path, &definition).await;
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    let causes = answer.body["details"]["causes"].as_array().expect("causes");
+    let told: Vec<_> =
+        causes.iter().map(|cause| (&cause["field"], cause["message"].as_str().unwrap_or_default())).collect();
+    let stored = "Invalid value: []: must have at least one stored version";
+    assert!(told.contains(&(&json!("status.storedVersions"), stored)), "{told:?}");
+    assert!(told.iter().any(|(field, _)| **field == "spec.versions"), "{told:?}");
+    definition["spec"]["versions"][0]["storage"] = true.into();
+    cluster.post(path, &definition).await.expect(201);
+}

@@ -43,7 +43,7 @@ async fn what_is_wrong_in_itself_is_refused_before_policies_are_asked() {
         let path = format!("{PODS}/web/{}", subresource.trim_start_matches("pods/"));
         let answer = cluster.post(&path, &wrong).await;
         assert!(!answer.message().contains("the policy says no"), "{wrong}: {}", answer.body);
-        assert!(matches!(answer.status, 400 | 422), "{wrong}: {}", answer.body);
+        assert!(matches!(answer.status, 400 | 500), "{wrong}: {}", answer.body);
         let answer = cluster.post(&path, &right).await;
         assert!(answer.message().contains("the policy says no"), "{right}: {}", answer.body);
         for what in ["policies", "policybindings"] {
@@ -79,6 +79,18 @@ async fn a_binding_is_about_the_pod_of_its_url_as_somebody_saw_it() {
     let answer = cluster.post(&path, &outdated).await;
     assert_eq!((answer.status, &answer.body["reason"]), (409, &json!("Conflict")));
 
+    let mut elsewhere = binding("web", "");
+    elsewhere["target"]["kind"] = "Pod".into();
+    let answer = cluster.post(&path, &elsewhere).await;
+    assert_eq!(
+        (answer.status, answer.message()),
+        (
+            500,
+            "[target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
+        )
+    );
+    assert_eq!(answer.body.get("reason"), None);
+
     let mut latest = binding("web", "amber");
     latest["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
     cluster.post(&path, &latest).await.expect(201);
@@ -86,6 +98,31 @@ async fn a_binding_is_about_the_pod_of_its_url_as_somebody_saw_it() {
     assert_eq!(bound["spec"]["nodeName"], "amber");
     // Where it might have gone is of no interest any more.
     assert_eq!(bound["status"].get("nominatedNodeName"), None);
+}
+
+#[tokio::test]
+async fn a_pod_is_told_in_which_zone_it_is() {
+    let cluster = Cluster::start().await;
+    let (region, zone) = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone");
+    let labels = json!({ region: "north", zone: "north-1", "disk": "fast" });
+    let node = json!({ "metadata": { "name": "amber", "labels": labels } });
+    cluster.post("/api/v1/nodes", &node).await.expect(201);
+    let mut own = pod("own");
+    own["metadata"]["labels"] = json!({ zone: "mine" });
+    let mut placed = pod("placed");
+    placed["spec"]["nodeName"] = "amber".into();
+    for object in [&pod("web"), &own] {
+        cluster.post(PODS, object).await.expect(201);
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        cluster.post(&format!("{PODS}/{name}/binding"), &binding(name, "amber")).await.expect(201);
+    }
+    cluster.post(PODS, &placed).await.expect(201);
+    let labels = async |name: &str| {
+        cluster.get(&format!("{PODS}/{name}")).await.expect(200)["metadata"]["labels"].clone()
+    };
+    assert_eq!(labels("web").await, json!({ region: "north", zone: "north-1" }));
+    assert_eq!(labels("placed").await, json!({ region: "north", zone: "north-1" }));
+    assert_eq!(labels("own").await, json!({ region: "north", zone: "mine" }));
 }
 
 #[tokio::test]

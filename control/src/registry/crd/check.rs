@@ -384,12 +384,21 @@ pub fn update(new: &CustomResourceDefinition, old: &CustomResourceDefinition, er
     stored_versions(new, errors);
 }
 
-/// Versions in which objects may be stored must stay.
+/// The storage version is among those in which objects may be stored, and all of them stay.
 pub fn stored_versions(definition: &CustomResourceDefinition, errors: &mut FieldErrors) {
     let path = Path::new("status").child("storedVersions");
     let stored = definition.status.as_ref().and_then(|status| status.stored_versions.as_deref());
-    for (index, stored) in stored.unwrap_or_default().iter().enumerate() {
-        if !definition.spec.versions.iter().any(|version| version.name == *stored) {
+    let stored = stored.unwrap_or_default();
+    if stored.is_empty() {
+        return errors.invalid(&path, json!(stored), "must have at least one stored version");
+    }
+    let versions = &definition.spec.versions;
+    for version in versions.iter().filter(|version| version.storage && !stored.contains(&version.name)) {
+        let detail = format!("must have the storage version {}", version.name);
+        errors.invalid(&path, json!(stored), &detail);
+    }
+    for (index, stored) in stored.iter().enumerate() {
+        if !versions.iter().any(|version| version.name == *stored) {
             let detail = format!(
                 "missing from spec.versions; {stored} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {stored} and removes {stored} from status.storedVersions"
             );
@@ -403,16 +412,6 @@ pub fn status(definition: &CustomResourceDefinition, errors: &mut FieldErrors) {
     let path = Path::new("status");
     if let Some(names) = definition.status.as_ref().and_then(|status| status.accepted_names.as_ref()) {
         well_formed_names(names, &path.child("acceptedNames"), errors);
-    }
-    let stored =
-        definition.status.as_ref().and_then(|status| status.stored_versions.as_deref()).unwrap_or_default();
-    if stored.is_empty() {
-        errors.invalid(&path.child("storedVersions"), json!(stored), "must have at least one stored version");
-    }
-    let storage = definition.spec.versions.iter().find(|version| version.storage);
-    if let Some(storage) = storage.filter(|version| !stored.contains(&version.name)) {
-        let detail = format!("must have the storage version {}", storage.name);
-        errors.invalid(&path.child("storedVersions"), json!(stored), &detail);
     }
     stored_versions(definition, errors);
 }

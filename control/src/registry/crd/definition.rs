@@ -93,6 +93,10 @@ impl Kind for Definitions {
         check::definition(definition, errors);
     }
 
+    fn validate_create(&self, definition: &CustomResourceDefinition, errors: &mut FieldErrors) {
+        check::stored_versions(definition, errors);
+    }
+
     fn validate_update(
         &self,
         new: &CustomResourceDefinition,

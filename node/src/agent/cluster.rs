@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Event, Pod, Secret, ServiceAccount},
+    node::v1::RuntimeClass,
 };
 use kube::{
     Api, Client,
@@ -54,6 +55,7 @@ pub trait Cluster: Send + Sync + 'static {
     async fn finish_pod_deletion(&self, pod: &PodIdentity) -> ClusterResult<()>;
     async fn config_map(&self, namespace: &str, name: &str) -> ClusterResult<ConfigMap>;
     async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret>;
+    async fn runtime_class(&self, name: &str) -> ClusterResult<RuntimeClass>;
     /// A token of a service account, bound to `pod`.
     async fn account_token(
         &self,
@@ -192,6 +194,10 @@ impl Cluster for KubeCluster {
 
     async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret> {
         Ok(Api::namespaced(self.client.clone(), namespace).get(name).await?)
+    }
+
+    async fn runtime_class(&self, name: &str) -> ClusterResult<RuntimeClass> {
+        Ok(Api::all(self.client.clone()).get(name).await?)
     }
 
     async fn account_token(

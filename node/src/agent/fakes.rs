@@ -16,7 +16,10 @@ use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Event, Secret},
+    api::{
+        core::v1::{ConfigMap, Event, Secret},
+        node::v1::RuntimeClass,
+    },
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -91,6 +94,10 @@ impl Cluster for FakeCluster {
     async fn secret(&self, namespace: &str, name: &str) -> ClusterResult<Secret> {
         let found = self.secrets.lock().unwrap().get(&(namespace.to_owned(), name.to_owned())).cloned();
         found.ok_or_else(|| ClusterError::NotFound(format!("secrets {name:?} not found")))
+    }
+
+    async fn runtime_class(&self, name: &str) -> ClusterResult<RuntimeClass> {
+        Err(ClusterError::NotFound(format!("runtimeclasses.node.k8s.io {name:?} not found")))
     }
 
     /// A token that says which one it is, as old as this process.

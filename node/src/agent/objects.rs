@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets, fetched when a pod needs them and kept for a moment.
+//! ConfigMaps, Secrets and RuntimeClasses, fetched when a pod needs them and kept for a moment.
 //!
 //! A thousand pods that start together with the same ConfigMap cost one request. There is no watch per object: a node
 //! may only see the objects that its pods name.
@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Secret},
+    node::v1::RuntimeClass,
+};
+use naru_model::pod::RUNTIME_HANDLERS;
 
 use super::{
     cluster::{Cluster, ClusterError, ClusterResult},
@@ -27,6 +31,7 @@ pub struct Objects {
     cluster: Arc<dyn Cluster>,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
+    runtime_classes: Cache<RuntimeClass>,
 }
 
 type Slot<T> = Arc<tokio::sync::Mutex<Option<(Instant, ClusterResult<Arc<T>>)>>>;
@@ -77,7 +82,12 @@ impl<T> Cache<T> {
 
 impl Objects {
     pub fn new(cluster: Arc<dyn Cluster>) -> Self {
-        Self { cluster, config_maps: Cache::default(), secrets: Cache::default() }
+        Self {
+            cluster,
+            config_maps: Cache::default(),
+            secrets: Cache::default(),
+            runtime_classes: Cache::default(),
+        }
     }
 
     pub async fn config_map(
@@ -106,6 +116,18 @@ impl Objects {
         let fetch = self.cluster.secret(namespace, name);
         let result = self.secrets.get((namespace, name), max_age, fetch).await;
         result.map_err(|error| as_kubelet(error, "secret", name))
+    }
+
+    /// The runtime's handler for pods of the class: what its object says, unless the name is one of those that need no
+    /// object.
+    pub async fn runtime_handler(&self, class: &str) -> ClusterResult<String> {
+        if class.is_empty() || RUNTIME_HANDLERS.contains(&class) {
+            return Ok(class.to_owned());
+        }
+        let fetch = self.cluster.runtime_class(class);
+        let result = self.runtime_classes.get(("", class), RECENT, fetch).await;
+        let found = result.map_err(|error| as_kubelet(error, "RuntimeClass", class))?;
+        Ok(found.handler.clone())
     }
 }
 

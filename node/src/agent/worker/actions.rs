@@ -190,7 +190,9 @@ impl Worker {
             Failed { retry_in: None }
         };
         let config = sandbox_config(&self.pod, attempt, &logs, &self.shared.cluster_domain);
-        let handler = self.pod.spec().runtime_class_name.clone().unwrap_or_default();
+        let class = self.pod.spec().runtime_class_name.as_deref().unwrap_or_default();
+        let handler = self.shared.objects.runtime_handler(class).await;
+        let handler = handler.map_err(|error| failed(error.to_string()))?;
         let _permit = self.shared.start_permits.acquire().await.expect("never closed");
         let created = self.shared.runtime.run_sandbox(config, &handler).await;
         let id = created.map_err(|error| failed(error.message))?;

@@ -16,6 +16,7 @@ pub mod pod;
 pub mod pod_brief;
 pub mod quantity;
 pub mod resource;
+pub mod rfc3339;
 pub mod selector;
 pub mod taint;
 pub mod validation;

@@ -5,6 +5,8 @@ use std::{
     sync::OnceLock,
 };
 
+use naru_model::rfc3339;
+
 static TYPES: &str = include_str!("types.txt");
 
 /// The message of a kind, for kinds that are built in: custom resources are JSON only. Options and `Status` are of no
@@ -30,20 +32,40 @@ pub fn message(api_version: &str, kind: &str) -> Option<(&'static str, &'static 
 /// The Go type that holds the field at `path` (names of fields, without indices) in objects of a kind: error
 /// messages name it. `None` for kinds that are not in the table.
 pub fn go_type(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
+    holder(api_version, kind, path)?.0.rsplit('.').next()
+}
+
+/// Go's layout of the time at `path`, if that is what is there.
+pub fn time_layout(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
+    let (_, message) = holder(api_version, kind, path)?;
+    match field(message, path.last()?)? {
+        Kind::Time => Some(rfc3339::SECONDS),
+        Kind::MicroTime => Some(rfc3339::MICROSECONDS),
+        _ => None,
+    }
+}
+
+/// The message, with its name, that has the field at `path`.
+fn holder(api_version: &str, kind: &str, path: &[&str]) -> Option<(&'static str, &'static Message)> {
     let (mut name, mut message) = message(api_version, kind)?;
     for step in path.split_last().map_or(&[][..], |(_, parents)| parents) {
-        let inlined = message.values().filter_map(|field| match (field.name, field.kind) {
-            (None, Kind::Message(inner)) => types().get(inner),
-            _ => None,
-        });
-        let fields = inlined.flat_map(BTreeMap::values).chain(message.values());
-        match fields.filter(|field| field.name == Some(step)).map(|field| field.kind).next() {
+        match field(message, step) {
             Some(Kind::Message(inner)) => (name, message) = (inner, &types()[inner]),
             // A key of a map, or something that is simpler in JSON: its holder is the last type.
             _ => break,
         }
     }
-    name.rsplit('.').next()
+    Some((name, message))
+}
+
+/// What a field is, be it the message's own or one of a message that stands among them.
+fn field(message: &'static Message, name: &str) -> Option<Kind> {
+    let inlined = message.values().filter_map(|field| match (field.name, field.kind) {
+        (None, Kind::Message(inner)) => types().get(inner),
+        _ => None,
+    });
+    let mut fields = inlined.flat_map(BTreeMap::values).chain(message.values());
+    fields.find(|field| field.name == Some(name)).map(|field| field.kind)
 }
 
 /// The message of a schema in a CustomResourceDefinition.
@@ -154,6 +176,10 @@ mod tests {
         assert_eq!(holder(&["spec", "template", "spec", "containers", "image"]), Some("Container"));
         assert_eq!(holder(&["metadata", "labels", "app"]), Some("ObjectMeta"));
         assert_eq!(go_type("example.com/v1", "Shop", &["spec"]), None);
+        let layout = |path: &[&str]| time_layout("coordination.k8s.io/v1", "Lease", path);
+        assert_eq!(layout(&["spec", "renewTime"]), Some(rfc3339::MICROSECONDS));
+        assert_eq!(layout(&["metadata", "creationTimestamp"]), Some(rfc3339::SECONDS));
+        assert_eq!(layout(&["spec", "holderIdentity"]), None);
     }
 
     #[test]

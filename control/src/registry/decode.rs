@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use naru_model::{
     quantity::QuantityError,
+    rfc3339,
     validation::{FieldErrors, Path},
 };
 use serde_json::Value;
 
 use super::{
     AnyObject, Served,
-    json_text::{duplicates, offset, path_at},
+    json_text::{duplicates, offset, path_at, text_before},
     yaml_text,
 };
 use crate::{ApiError, client::Patch, protobuf};
@@ -308,9 +309,16 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
     if let Some(at) = illegal_base64(&text) {
         return format!("illegal base64 data at input byte {at}");
     }
-    let field = path_at(json, offset(json, error));
+    let at = offset(json, error);
+    let field = path_at(json, at);
+    let names: Vec<&str> = field.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
     let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, rest)) = parts else {
+        if let Some(layout) = protobuf::time_layout(&served.api_version, served.info.kind, &names)
+            && let Some(why) = text_before(json, at).and_then(|text| rfc3339::why_not(text, layout))
+        {
+            return why;
+        }
         let what = text.split(" at line ").next().unwrap_or(&text);
         return if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
     };
@@ -336,7 +344,6 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         "identifier" => "string",
         other => other,
     };
-    let names: Vec<&str> = field.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
     let holder = protobuf::go_type(&served.api_version, served.info.kind, &names).unwrap_or(served.info.kind);
     format!(
         "json: cannot unmarshal {found} into Go struct field {holder}.{} of type {wanted}",

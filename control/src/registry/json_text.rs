@@ -12,6 +12,14 @@ pub fn offset(json: &[u8], error: &serde_json::Error) -> usize {
     (start + error.column()).min(json.len())
 }
 
+/// The string that ends at byte `stop`, as it stands in the text.
+pub fn text_before(json: &[u8], stop: usize) -> Option<&str> {
+    let before = json.get(..stop)?;
+    let end = before.iter().rposition(|byte| *byte == b'"')?;
+    let start = before[..end].iter().rposition(|byte| *byte == b'"')?;
+    std::str::from_utf8(&before[start + 1..end]).ok()
+}
+
 /// The paths of fields that an object names twice. `json` need not be valid; what is found until the first
 /// error is answered.
 pub fn duplicates(json: &[u8]) -> Vec<String> {

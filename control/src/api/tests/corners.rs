@@ -73,7 +73,7 @@ const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 #[tokio::test]
-async fn a_broken_quantity_is_noticed_by_the_decoder() {
+async fn broken_quantities_and_times_are_noticed_by_the_decoder() {
     let cluster = Cluster::start().await;
     let deployments = "/apis/apps/v1/namespaces/shop/deployments";
     let with_cpu = |cpu: Value| {
@@ -93,6 +93,10 @@ async fn a_broken_quantity_is_noticed_by_the_decoder() {
     assert_eq!((patched.status, &patched.body["reason"]), (422, &json!("Invalid")), "{}", patched.body);
     assert!(patched.message().starts_with(" \"\" is invalid: patch: Invalid value: "), "{}", patched.body);
     assert!(patched.message().ends_with(&format!(": {QUANTITY}")), "{}", patched.body);
+    let lease = json!({ "metadata": { "name": "l" }, "spec": { "renewTime": "soon" } });
+    let why = "Lease in version \"v1\" cannot be handled as a Lease: parsing time \"soon\" as \
+               \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"soon\" as \"2006\"";
+    refused(cluster.post(LEASES, &lease).await, 400, why).await;
     let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "pods": "many" } } });
     let answer = cluster.post("/api/v1/namespaces/shop/resourcequotas", &quota).await;
     assert_eq!(answer.status, 400, "{}", answer.body);

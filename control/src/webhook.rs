@@ -1,6 +1,7 @@
 //! HTTPS calls that the API server makes to webhooks: reviews go out as JSON, answers come back as JSON.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,9 +12,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -159,9 +160,10 @@ impl Webhook {
     }
 
     async fn connect(&self, host: String) -> Result<Connection, Failure> {
-        let stream = TcpStream::connect((host.as_str(), self.port())).await?;
-        let name = ServerName::try_from(bare(self.host()?).to_owned())?;
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = dial(&host, self.port()).await?;
+        let name = bare(self.host()?);
+        let believed = self.tls.connect(ServerName::try_from(name.to_owned())?, stream).await;
+        let stream = believed.map_err(|error| unbelieved(&error, name))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with `sender`, wherever that is dropped.
         tokio::spawn(connection);
@@ -207,6 +209,55 @@ fn bare(host: &str) -> &str {
     host.trim_matches(['[', ']'])
 }
 
+/// Connects to the first address of `host` that can be reached; of several that cannot, the first is told of, as by Go.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    let addresses = lookup_host((host, port)).await;
+    let mut problem = format!("dial tcp: lookup {host}: no such host");
+    for (index, address) in addresses.into_iter().flatten().enumerate() {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if index == 0 => problem = format!("dial tcp {address}: {}", unreached(&error)),
+            Err(_) => (),
+        }
+    }
+    Err(problem)
+}
+
+fn unreached(error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::HostUnreachable => "no route to host",
+        io::ErrorKind::NetworkUnreachable => "network is unreachable",
+        io::ErrorKind::TimedOut => "connection timed out",
+        _ => return error.to_string(),
+    };
+    format!("connect: {why}")
+}
+
+/// Why no connection over TLS came about; where the server's certificate is the reason, in Go's words.
+fn unbelieved(error: &io::Error, host: &str) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let why = match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            presented,
+            ..
+        })) => {
+            let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
+            format!("certificate is valid for {}, not {host}", names.join(", "))
+        }
+        _ => return error.to_string(),
+    };
+    format!("tls: failed to verify certificate: x509: {why}")
+}
+
+/// `example.com` of `DnsName("example.com")`, as webpki shows the names of a certificate.
+fn plain_name(shown: &str) -> &str {
+    shown.split('"').nth(1).unwrap_or(shown)
+}
+
 fn service_address(name: &str, spec: &ServiceSpec, port: u16) -> Result<String, String> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(spec.external_name.clone().unwrap_or_default());
@@ -226,6 +277,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_be_reached_is_told_as_go_does() {
+        // Bound and never listened on: nobody answers, and nobody else can take the port meanwhile.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        let refused = dial("127.0.0.1", port).await.expect_err("nobody is there");
+        assert_eq!(refused, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
+        // Too long for a name: no other server has to be asked.
+        let name = "x".repeat(64);
+        let unknown = dial(&name, 443).await.expect_err("no such name");
+        assert_eq!(unknown, format!("dial tcp: lookup {name}: no such host"));
+    }
 
     #[test]
     fn a_service_is_reached_at_its_address_or_where_its_name_leads() {

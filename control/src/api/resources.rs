@@ -170,9 +170,10 @@ fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
     }
     if !has_subresource {
         // Where a definition made the kind, it is the object that is not there.
-        return Err(match served.kind.is_custom() && !is_watch {
-            true => ApiError::NotFound { resource: served.qualified.clone(), name: name.into() },
-            false => ApiError::NoSuchPath,
+        return Err(if served.kind.is_custom() && !is_watch {
+            ApiError::NotFound { resource: served.qualified.clone(), name: name.into() }
+        } else {
+            ApiError::NoSuchPath
         });
     }
     let path = exchange.parts.uri.path();

@@ -355,3 +355,30 @@ spec:
     kubectl.run(&["wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"]).ok();
     assert_eq!(get(&cluster, &kubectl, "waits", "read-file/late/a").await, "b");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_runs_by_the_handler_of_its_class_which_must_exist() {
+    let (cluster, kubectl) = cluster();
+    let class = r#"--overrides={"spec":{"runtimeClassName":"sealed"}}"#;
+    let run = ["run", "sealed", "--image=service:v1", "--port=8080", class];
+    let why = kubectl.run(&run).refused();
+    let expected = "pods \"sealed\" is forbidden: pod rejected: RuntimeClass \"sealed\" not found";
+    assert!(why.contains(expected), "{why}");
+    kubectl.apply(
+        "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: sealed}, handler: wasmtime}",
+    );
+    kubectl.run(&run).ok();
+    get(&cluster, &kubectl, "sealed", "").await;
+    // Names that others use need no object.
+    let spin = r#"--overrides={"spec":{"runtimeClassName":"wasmtime-spin-v2"}}"#;
+    kubectl.run(&["run", "spin", "--image=service:v1", "--port=8080", spin]).ok();
+    get(&cluster, &kubectl, "spin", "").await;
+
+    // What leads nowhere is told as by a real API server.
+    let lost = "Error from server (NotFound): the server could not find the requested resource";
+    for path in ["/nowhere", "/apis/none/v1/things", "/apis/apps/v1/things"] {
+        assert_eq!(kubectl.run(&["get", "--raw", path]).refused().trim(), lost, "{path}");
+    }
+    let unknown = kubectl.run(&["get", "things.v1.none"]).refused();
+    assert!(unknown.contains("the server doesn't have a resource type \"things\""), "{unknown}");
+}

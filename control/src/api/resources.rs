@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     ApiError,
+    audit::Target,
     auth::Attributes,
     client::Patch,
     fairness, protobuf,
@@ -44,7 +45,15 @@ struct Place {
 
 /// Answers a request below `/api/v1/` or `/apis/GROUP/VERSION/`.
 pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
-    let place = find(&exchange)?;
+    let place = match find(&exchange) {
+        Ok(place) => place,
+        Err(error) => {
+            // Who may not ask for something does not learn whether it is there.
+            let target = Target::of(exchange.parts, exchange.query.flag("watch"));
+            exchange.authorize(&exchange.user, &target.attributes())?;
+            return Err(error);
+        }
+    };
     let served = &*place.served;
     let verb = verb(&exchange, &place)?;
     label(exchange.label, &place, verb);

@@ -130,3 +130,17 @@ async fn who_gets_lost_is_told_so_in_text_or_by_a_status() {
     let paths = cluster.get("/").await.expect(200);
     assert_eq!(cluster.get("/index.html").await.expect(200), paths);
 }
+
+#[tokio::test]
+async fn who_may_not_ask_does_not_learn_what_there_is() {
+    let cluster = Cluster::start_for(Some(User::new("jane", vec![]))).await;
+    let answer = cluster.get("/apis/example.com/v1/namespaces/shop/pandas").await;
+    assert_eq!(
+        (answer.status, answer.message()),
+        (
+            403,
+            "pandas.example.com is forbidden: User \"jane\" cannot list resource \"pandas\" in API group \"example.com\" in \
+             the namespace \"shop\""
+        )
+    );
+}

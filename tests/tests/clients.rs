@@ -109,3 +109,10 @@ fn the_python_and_the_javascript_client_work() {
         assert!(said.ends_with("ok\n"), "{program}: {said}");
     }
 }
+
+#[test]
+fn an_operator_of_a_python_framework_works() {
+    let cluster = Cluster::start();
+    let said = cluster.client_program("python_operator.py").ok();
+    assert!(said.ends_with("ok\n"), "{said}");
+}

@@ -17,7 +17,7 @@ use super::{
     encoding::{Encoding, compress},
     flow::Flow,
     form, health, images, impersonation,
-    metrics::{Metrics, RequestKind},
+    metrics::{self, Metrics, RequestKind},
     nodes::NodeClient,
     nowhere, probes,
     query::Query,
@@ -210,7 +210,7 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
         None => response,
     };
     identify_answer(&parts, &mut response);
-    state.metrics.end(label, response.status().as_u16(), began);
+    state.metrics.end(label, &parts.method, response.status().as_u16(), began);
     let response = encoding.write(response);
     let response = if is_pretty { prettify(response) } else { response };
     let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
@@ -294,12 +294,9 @@ async fn route(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
             let kinds = registry.kinds();
             let stored = kinds.stored().map(|served| served.qualified.as_str());
             let levels = exchange.state.fairness.loads();
-            let text = exchange.state.metrics.render(registry.store(), stored, &levels);
-            Ok(text_response(
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                text,
-            ))
+            let format = metrics::Format::of(exchange.accept());
+            let text = exchange.state.metrics.render(registry.store(), stored, &levels, format);
+            Ok(text_response(StatusCode::OK, format.content_type(), text))
         }
         (".well-known", Some("openid-configuration"), None) => {
             exchange.get_only()?;

@@ -1,10 +1,12 @@
-//! What `/metrics` tells, in the text format that Prometheus reads.
+//! What `/metrics` tells, in the two text formats that Prometheus reads, under the names and labels of
+//! kube-apiserver's metrics where it has the same.
 
 use std::{
     sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
+use http::Method;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -12,24 +14,30 @@ use prometheus_client::{
 };
 
 use crate::{
-    fairness::Load,
+    fairness::LevelLoad,
     store::{Scope, Store},
 };
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    verb: &'static str,
-    group: &'static str,
-    resource: &'static str,
-    subresource: String,
-    code: u16,
+/// What a request was, in the words of the metrics. All is "" where it does not apply, as for paths that are no
+/// resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestKind {
+    /// `All` for requests that change nothing.
+    pub dry_run: &'static str,
+    pub group: &'static str,
+    pub resource: &'static str,
+    /// `cluster`, `namespace` or, for a single object, `resource`.
+    pub scope: &'static str,
+    pub subresource: String,
+    pub verb: &'static str,
+    pub version: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DurationLabels {
-    verb: &'static str,
-    group: &'static str,
-    resource: &'static str,
+struct AnswerLabels {
+    code: u16,
+    #[prometheus(flatten)]
+    kind: RequestKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +50,19 @@ struct LevelLabels {
     priority_level: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SchemaLabels {
+    flow_schema: String,
+    priority_level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+    #[prometheus(flatten)]
+    schema: SchemaLabels,
+}
+
 /// What priority and fairness say of each level, under Kubernetes' names.
 #[derive(Default)]
 struct LevelMetrics {
@@ -49,38 +70,54 @@ struct LevelMetrics {
     seats: Family<LevelLabels, Gauge>,
     seats_in_use: Family<LevelLabels, Gauge>,
     waiting: Family<LevelLabels, Gauge>,
-    rejected: Family<LevelLabels, Counter>,
+    dispatched: Family<SchemaLabels, Counter>,
+    rejected: Family<RefusalLabels, Counter>,
 }
 
 /// The API server's counters.
 pub struct Metrics {
     registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
+    requests: Family<AnswerLabels, Counter>,
+    durations: Family<RequestKind, Histogram, fn() -> Histogram>,
     inflight: Gauge,
     objects: Family<ResourceLabels, Gauge>,
     revision: Gauge<u64, AtomicU64>,
     levels: LevelMetrics,
 }
 
-/// What a request was, in the words of the metrics. `resource` is "" for paths that are no resource.
-#[derive(Debug, Clone, Default)]
-pub struct RequestKind {
-    pub verb: &'static str,
-    pub group: &'static str,
-    pub resource: &'static str,
-    pub subresource: String,
+/// The two text formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Classic,
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one that `Accept` asks for.
+    pub fn of(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+            Self::OpenMetrics => {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
+            }
+        }
+    }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
-        let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
+        let durations: Family<RequestKind, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(histogram);
         let (inflight, objects, revision) = (Gauge::default(), Family::default(), Gauge::default());
-        registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
-        registry.register_with_unit(
+        let own = registry.sub_registry_with_label(("component".into(), "apiserver".into()));
+        own.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
+        own.register_with_unit(
             "apiserver_request_duration",
             "Time from request to answer, watches and streams left out",
             Unit::Seconds,
@@ -104,27 +141,40 @@ impl LevelMetrics {
         gauge("current_limit_seats", "Seats of the level at this moment", &levels.seats);
         gauge("current_executing_seats", "Seats that are in use", &levels.seats_in_use);
         gauge("current_inqueue_requests", "Requests that wait for a seat", &levels.waiting);
+        let (dispatched, rejected) = (levels.dispatched.clone(), levels.rejected.clone());
         registry.register(
-            "apiserver_flowcontrol_rejected_requests",
-            "Requests that found no seat",
-            levels.rejected.clone(),
+            "apiserver_flowcontrol_dispatched_requests",
+            "Requests that found a seat",
+            dispatched,
         );
+        registry.register("apiserver_flowcontrol_rejected_requests", "Requests that found no seat", rejected);
         levels
     }
 
-    fn set(&self, name: &str, nominal: u32, load: Load) {
-        let labels = LevelLabels { priority_level: name.to_owned() };
+    fn set(&self, level: &LevelLoad) {
+        let labels = LevelLabels { priority_level: level.name.clone() };
         for (family, value) in [
-            (&self.nominal_seats, nominal),
-            (&self.seats, load.limit),
-            (&self.seats_in_use, load.seats_in_use),
-            (&self.waiting, load.waiting),
+            (&self.nominal_seats, level.nominal_seats),
+            (&self.seats, level.now.limit),
+            (&self.seats_in_use, level.now.seats_in_use),
+            (&self.waiting, level.now.waiting),
         ] {
             family.get_or_create(&labels).set(value.into());
         }
-        let rejected = self.rejected.get_or_create(&labels);
-        rejected.inc_by(load.rejected.saturating_sub(rejected.get()));
+        for (schema, counts) in &level.counts {
+            let schema = SchemaLabels { flow_schema: schema.clone(), priority_level: level.name.clone() };
+            raise(&self.dispatched.get_or_create(&schema), counts.dispatched());
+            for (reason, count) in counts.rejected() {
+                let labels = RefusalLabels { reason, schema: schema.clone() };
+                raise(&self.rejected.get_or_create(&labels), count);
+            }
+        }
     }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn raise(counter: &Counter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// From half a millisecond to a minute.
@@ -141,14 +191,15 @@ impl Metrics {
         Instant::now()
     }
 
-    pub fn end(&self, kind: RequestKind, code: u16, began: Instant) {
+    pub fn end(&self, mut kind: RequestKind, method: &Method, code: u16, began: Instant) {
         self.inflight.dec();
-        if !matches!(kind.verb, "WATCH" | "CONNECT") {
-            let labels = DurationLabels { verb: kind.verb, group: kind.group, resource: kind.resource };
-            self.durations.get_or_create(&labels).observe(seconds(began.elapsed()));
+        if kind.verb.is_empty() {
+            kind.verb = verb_of(method);
         }
-        let RequestKind { verb, group, resource, subresource } = kind;
-        self.requests.get_or_create(&RequestLabels { verb, group, resource, subresource, code }).inc();
+        if !matches!(kind.verb, "WATCH" | "CONNECT") {
+            self.durations.get_or_create(&kind).observe(seconds(began.elapsed()));
+        }
+        self.requests.get_or_create(&AnswerLabels { code, kind }).inc();
     }
 
     /// The page.
@@ -156,10 +207,11 @@ impl Metrics {
         &self,
         store: &Store,
         resources: impl Iterator<Item = &'a str>,
-        levels: &[(String, u32, Load)],
+        levels: &[LevelLoad],
+        format: Format,
     ) -> String {
-        for (name, nominal, load) in levels {
-            self.levels.set(name, *nominal, *load);
+        for level in levels {
+            self.levels.set(level);
         }
         let snapshot = store.snapshot();
         self.revision.set(snapshot.revision().0);
@@ -169,8 +221,47 @@ impl Metrics {
         }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a String takes everything");
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Classic => classic(&text),
+        }
     }
+}
+
+/// The verb of a request that is about no resource.
+fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// OpenMetrics as the older format has it: a counter has the name of its samples, and there are neither units nor an
+/// end.
+fn classic(text: &str) -> String {
+    let mut page = String::with_capacity(text.len());
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest;
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.rsplit_once(' '))
+        {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let help = help.strip_prefix(name).unwrap_or_default();
+            let heads = [["# HELP ", name, suffix, help, "\n"], ["# TYPE ", name, suffix, " ", kind]];
+            page.extend(heads.into_iter().flatten().chain(["\n"]));
+        } else if !line.starts_with("# ") {
+            page += line;
+            page.push('\n');
+        }
+    }
+    page
 }
 
 fn seconds(duration: Duration) -> f64 {
@@ -179,28 +270,54 @@ fn seconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fairness::{Counts, Load};
+
+    fn page(format: Format) -> String {
+        let metrics = Metrics::default();
+        let kind = RequestKind {
+            verb: "GET",
+            resource: "pods",
+            version: "v1",
+            scope: "resource",
+            ..Default::default()
+        };
+        metrics.end(kind, &Method::GET, 404, metrics.begin());
+        metrics.end(RequestKind::default(), &Method::POST, 201, metrics.begin());
+        let now = Load { seats_in_use: 3, waiting: 2, limit: 5 };
+        let counts = [("nodes".to_owned(), Arc::<Counts>::default())].into();
+        let level = LevelLoad { name: "system".into(), nominal_seats: 4, now, counts };
+        metrics.render(&Store::in_memory(), ["pods"].into_iter(), &[level], format)
+    }
 
     #[test]
     fn a_request_is_counted_with_its_code() {
-        let metrics = Metrics::default();
-        let began = metrics.begin();
-        let kind = RequestKind { verb: "GET", resource: "pods", ..RequestKind::default() };
-        metrics.end(kind, 404, began);
-        let load = Load { seats_in_use: 3, waiting: 2, limit: 5, rejected: 7 };
-        let levels = [("system".to_owned(), 4, load)];
-        let page = metrics.render(&Store::in_memory(), ["pods"].into_iter(), &levels);
+        let page = page(Format::OpenMetrics);
         for line in [
             r#"apiserver_flowcontrol_nominal_limit_seats{priority_level="system"} 4"#,
             r#"apiserver_flowcontrol_current_inqueue_requests{priority_level="system"} 2"#,
-            r#"apiserver_flowcontrol_rejected_requests_total{priority_level="system"} 7"#,
+            r#"apiserver_flowcontrol_dispatched_requests_total{flow_schema="nodes",priority_level="system"} 0"#,
+            r#"apiserver_flowcontrol_rejected_requests_total{reason="queue-full",flow_schema="nodes",priority_level="system"} 0"#,
+            r#"apiserver_request_total{component="apiserver",code="404",dry_run="",group="",resource="pods",scope="resource",subresource="",verb="GET",version="v1"} 1"#,
+            r#"apiserver_request_total{component="apiserver",code="201",dry_run="",group="",resource="",scope="",subresource="",verb="POST",version=""} 1"#,
+            r#"apiserver_storage_objects{resource="pods"} 0"#,
+            "# TYPE apiserver_request_duration_seconds histogram",
         ] {
-            assert!(page.contains(line), "{page}");
+            assert!(page.lines().any(|of| of == line), "{line} in {page}");
         }
-        let line =
-            r#"apiserver_request_total{verb="GET",group="",resource="pods",subresource="",code="404"} 1"#;
-        assert!(page.contains(line), "{page}");
-        assert!(page.contains(r#"apiserver_storage_objects{resource="pods"} 0"#), "{page}");
         assert!(page.contains("apiserver_request_duration_seconds_bucket"), "{page}");
+    }
+
+    #[test]
+    fn the_older_format_names_a_counter_as_its_samples() {
+        let page = page(Format::of("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
+        assert!(page.contains("# HELP apiserver_request_total Requests by verb, resource and code.\n# TYPE apiserver_request_total counter\napiserver_request_total{"), "{page}");
+        assert!(!page.contains("# EOF") && !page.contains("# UNIT"), "{page}");
+        assert_eq!(
+            Format::of("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"),
+            Format::OpenMetrics
+        );
     }
 }

@@ -18,7 +18,9 @@ use super::{
     list, logs, managers,
     metrics::RequestKind,
     options::{self, WriteOptions},
-    proxy, streams, tokens, watch,
+    proxy,
+    query::Query,
+    streams, tokens, watch,
 };
 use crate::{
     ApiError,
@@ -56,7 +58,7 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
     };
     let served = &*place.served;
     let verb = verb(&exchange, &place)?;
-    label(exchange.label, &place, verb);
+    *exchange.label = label(&exchange.query, &place, verb);
     // Where nothing suits, the refusal is JSON.
     *exchange.encoding = negotiate(&exchange, served).map_or(Encoding::Json, |(_, encoding)| encoding);
     let user = exchange.user.clone();
@@ -238,8 +240,14 @@ fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError
     Ok(verb)
 }
 
-fn label(label: &mut RequestKind, place: &Place, verb: &'static str) {
+fn label(query: &Query<'_>, place: &Place, verb: &'static str) -> RequestKind {
     let info = place.served.info;
+    let scope = match verb {
+        "create" => "resource",
+        _ if !place.name.is_empty() => "resource",
+        _ if !place.namespace.is_empty() => "namespace",
+        _ => "cluster",
+    };
     let verb = match verb {
         _ if is_connection(&place.subresource) => "CONNECT",
         // Logs may be followed for long, as watches are.
@@ -253,8 +261,15 @@ fn label(label: &mut RequestKind, place: &Place, verb: &'static str) {
         "delete" => "DELETE",
         _ => "DELETECOLLECTION",
     };
-    let subresource = place.subresource.clone();
-    *label = RequestKind { verb, group: info.group, resource: info.plural, subresource };
+    RequestKind {
+        dry_run: if query.text("dryRun") == "All" { "All" } else { "" },
+        group: info.group,
+        resource: info.plural,
+        scope,
+        subresource: place.subresource.clone(),
+        verb,
+        version: info.version,
+    }
 }
 
 /// Whether a subresource leads to somebody else, and has no object of its own.

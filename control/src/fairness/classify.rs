@@ -8,7 +8,7 @@ use k8s_openapi::api::flowcontrol::v1::{
     FlowSchema, NonResourcePolicyRule, PolicyRulesWithSubjects, ResourcePolicyRule,
 };
 
-use super::level::Level;
+use super::{counts::Counts, level::Level};
 use crate::auth::{Attributes, User, account_user};
 
 const ALL: &str = "*";
@@ -28,6 +28,7 @@ pub struct Schema {
     /// The object's uid, as clients are told it.
     pub uid: HeaderValue,
     pub level: Arc<Level>,
+    pub counts: Arc<Counts>,
     by: Distinguisher,
     rules: Vec<Rules>,
 }
@@ -100,7 +101,8 @@ impl Classifier {
                 _ => Distinguisher::None,
             };
             let name = schema.metadata.name.clone().unwrap_or_default();
-            classifier.schemas.push(Arc::new(Schema { name, uid, level, by, rules }));
+            let counts = level.counts_of(&name);
+            classifier.schemas.push(Arc::new(Schema { name, uid, level, counts, by, rules }));
         }
         classifier
     }

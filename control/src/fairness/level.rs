@@ -4,6 +4,7 @@
 //! requests meet at a lock, and there [`Queues`] decide.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -14,7 +15,10 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::{Notify, oneshot};
 
-use super::queues::{Place, Queues, Settings};
+use super::{
+    counts::Counts,
+    queues::{Place, Queues, Settings},
+};
 
 /// One request that waits, in the upper half of a level's state; the lower half counts the seats in use.
 const WAITER: u64 = 1 << 32;
@@ -22,10 +26,23 @@ const WAITER: u64 = 1 << 32;
 /// Why a request does not get a seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// The level has no queues, or the flow's are full.
-    Full,
+    /// The level is full, and lets nobody wait.
+    NoSeat,
+    /// The flow's queues are full.
+    QueueFull,
     /// It waited as long as requests may.
     TimedOut,
+}
+
+impl Refused {
+    /// As Kubernetes' metrics name it.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::NoSeat => "concurrency-limit",
+            Self::QueueFull => "queue-full",
+            Self::TimedOut => "time-out",
+        }
+    }
 }
 
 /// What a level does with requests.
@@ -48,7 +65,8 @@ pub struct Level {
     limit: AtomicU32,
     /// The most seats that were wanted at once since somebody last asked.
     peak: AtomicU32,
-    rejected: AtomicU64,
+    /// What became of each schema's requests, by its name. Locked when a schema is compiled and when counts are read.
+    counts: Mutex<BTreeMap<String, Arc<Counts>>>,
     /// Taken only by requests that find the level full, and by those that end while others wait. Never held over an
     /// await.
     waiting: Mutex<Waiting>,
@@ -67,7 +85,6 @@ pub struct Load {
     pub seats_in_use: u32,
     pub waiting: u32,
     pub limit: u32,
-    pub rejected: u64,
 }
 
 impl Level {
@@ -80,7 +97,7 @@ impl Level {
             state: AtomicU64::new(0),
             limit: AtomicU32::new(limit),
             peak: AtomicU32::new(0),
-            rejected: AtomicU64::new(0),
+            counts: Mutex::default(),
             waiting: Mutex::new(Waiting { policy, queues: Queues::new(settings) }),
             pressed,
         }
@@ -117,8 +134,18 @@ impl Level {
             seats_in_use: in_use(state),
             waiting: waiters(state),
             limit: self.limit.load(Ordering::Relaxed),
-            rejected: self.rejected.load(Ordering::Relaxed),
         }
+    }
+
+    /// The counters of a schema; the same ones for ever.
+    pub fn counts_of(&self, schema: &str) -> Arc<Counts> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.entry(schema.to_owned()).or_default().clone()
+    }
+
+    /// The counters of all schemas that came here since the level is there.
+    pub fn counts(&self) -> BTreeMap<String, Arc<Counts>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes `width` seats if they are free and nobody waits for them.
@@ -146,17 +173,10 @@ impl Level {
     ) -> Result<Permit, Refused> {
         let wait = match self.enqueue(width, flow) {
             Enqueued::Seated(permit) => return Ok(permit),
-            Enqueued::Refused => {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                return Err(Refused::Full);
-            }
+            Enqueued::Refused(why) => return Err(why),
             Enqueued::Waits(wait) => wait,
         };
-        let seated = tokio::time::timeout(patience, wait.seated()).await;
-        seated.map_err(|_| {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            Refused::TimedOut
-        })
+        tokio::time::timeout(patience, wait.seated()).await.map_err(|_| Refused::TimedOut)
     }
 
     fn enqueue(self: &Arc<Self>, width: u32, flow: u64) -> Enqueued {
@@ -182,7 +202,7 @@ impl Level {
         let place = if is_queueing { waiting.queues.enqueue(flow, width, seat).ok() } else { None };
         let Some(place) = place else {
             self.state.fetch_sub(WAITER, Ordering::AcqRel);
-            return Enqueued::Refused;
+            return Enqueued::Refused(if is_queueing { Refused::QueueFull } else { Refused::NoSeat });
         };
         self.dispatch(&mut waiting);
         Enqueued::Waits(Wait { level: self.clone(), width, place, ready, is_settled: false })
@@ -256,7 +276,7 @@ fn wanted(state: u64) -> u32 {
 enum Enqueued {
     Seated(Permit),
     Waits(Wait),
-    Refused,
+    Refused(Refused),
 }
 
 /// A request in a queue; leaves it when dropped.
@@ -339,22 +359,22 @@ mod tests {
     async fn a_full_level_refuses_or_lets_wait() {
         let refusing = level(Policy::Reject, 2);
         let held = [refusing.try_acquire(1).expect("free"), refusing.try_acquire(1).expect("free")];
-        assert_eq!(refusing.acquire(1, 0, PATIENCE).await.err(), Some(Refused::Full));
+        assert_eq!(refusing.acquire(1, 0, PATIENCE).await.err(), Some(Refused::NoSeat));
         assert_eq!(refusing.take_peak(), 3);
         drop(held);
-        assert_eq!(refusing.load(), Load { seats_in_use: 0, waiting: 0, limit: 2, rejected: 1 });
+        assert_eq!(refusing.load(), Load { seats_in_use: 0, waiting: 0, limit: 2 });
 
         let queueing = level(Policy::Queue(QUEUES), 1);
         let held = queueing.try_acquire(1).expect("free");
         let waits: Vec<_> = (0..4).map(|_| spawn_request(&queueing, 9)).collect();
         becomes(&queueing, 4).await;
-        assert_eq!(queueing.acquire(1, 9, PATIENCE).await.err(), Some(Refused::Full));
+        assert_eq!(queueing.acquire(1, 9, PATIENCE).await.err(), Some(Refused::QueueFull));
         drop(held);
         // Whose turn it is, is not said; each gives its seat back.
         let seated =
             waits.into_iter().map(|wait| async { drop(wait.await.expect("no panic").expect("a seat")) });
         futures::future::join_all(seated).await;
-        assert_eq!(queueing.load(), Load { seats_in_use: 0, waiting: 0, limit: 1, rejected: 1 });
+        assert_eq!(queueing.load(), Load { seats_in_use: 0, waiting: 0, limit: 1 });
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@
 //! let a flood of requests stop the garbage collector that cleans up after it.
 
 mod classify;
+mod counts;
 mod follow;
 mod level;
 mod queues;
@@ -49,6 +50,7 @@ use crate::{
 };
 
 pub use classify::Schema;
+pub use counts::Counts;
 pub use level::{Level, Load, Permit, Refused};
 
 const SCHEMAS: &str = "flowschemas.flowcontrol.apiserver.k8s.io";
@@ -86,6 +88,16 @@ struct Configured {
     is_exempt: bool,
 }
 
+/// A level as `/metrics` tells of it.
+pub struct LevelLoad {
+    pub name: String,
+    /// Seats of the level while none are lent.
+    pub nominal_seats: u32,
+    pub now: Load,
+    /// By the name of the schema.
+    pub counts: BTreeMap<String, Arc<Counts>>,
+}
+
 impl Fairness {
     /// Divides `total` seats by what `view` says.
     pub fn new(total: u32, view: &Snapshot) -> Self {
@@ -109,17 +121,23 @@ impl Fairness {
         user: &User,
         attributes: &Attributes<'_>,
     ) -> Result<Permit, Refused> {
-        match schema.level.try_acquire(width) {
+        let outcome = match schema.level.try_acquire(width) {
             Some(permit) => Ok(permit),
             None => schema.level.acquire(width, schema.flow(user, attributes), PATIENCE).await,
-        }
+        };
+        schema.counts.note(&outcome);
+        outcome
     }
 
     /// What each level is doing.
-    pub fn loads(&self) -> Vec<(String, u32, Load)> {
-        let plan = self.plan.load();
-        let load = |(name, of): (&String, &Configured)| (name.clone(), of.seats.nominal, of.level.load());
-        plan.levels.iter().map(load).collect()
+    pub fn loads(&self) -> Vec<LevelLoad> {
+        let load = |of: &Configured| LevelLoad {
+            name: of.level.name.clone(),
+            nominal_seats: of.seats.nominal,
+            now: of.level.load(),
+            counts: of.level.counts(),
+        };
+        self.plan.load().levels.values().map(load).collect()
     }
 
     /// Compiles what `view` holds. Levels that stay keep their queues.

@@ -88,7 +88,15 @@ pub(super) async fn listed(
 
 /// `object` as it would be if it were stored under `key`; what is not has no revision.
 pub(super) fn unstored<T: Object>(key: Key, object: &T) -> Result<Arc<Entry>, ApiError> {
-    let mut draft = Draft::new(object).map_err(|error| ApiError::Internal(error.to_string()))?;
+    unstored_draft(key, Draft::new(object))
+}
+
+/// The same of an object that was serialized already.
+pub(super) fn unstored_draft(
+    key: Key,
+    draft: Result<Draft, serde_json::Error>,
+) -> Result<Arc<Entry>, ApiError> {
+    let mut draft = draft.map_err(|error| ApiError::Internal(error.to_string()))?;
     draft.revision_at = 0;
     Ok(Arc::new(Entry::new(key, Revision(0), &draft)))
 }

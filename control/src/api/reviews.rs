@@ -19,26 +19,29 @@ use naru_model::validation::{FieldErrors, Path};
 
 use super::{
     body::Body,
-    form,
+    computed,
     handler::{Exchange, State, json_response},
+    resources,
 };
 use crate::{
     ApiError,
     auth::{Attributes, User},
     registry::{AnyObject, Call, decode},
+    store::Key,
 };
 
 /// Answers a review; the user may ask it.
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
+    let (form, _) = resources::negotiate(&exchange, call.served)?;
     let text = exchange.read_text().await?;
     let (mut review, warnings) = decode::object(call.served, &text, call.validation)?;
     call.warn(warnings);
     let mut errors = FieldErrors::default();
     fill(&state, call, &mut *review, &mut errors).await;
     call.check("", errors)?;
-    let value = review.to_value().map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(json_response(StatusCode::CREATED, form::to_bytes(&value)))
+    let entry = computed::unstored_draft(Key::new(&call.served.qualified, "", ""), review.draft())?;
+    Ok(json_response(StatusCode::CREATED, form.object(call.served, &entry)?))
 }
 
 async fn fill(state: &State, call: &Call<'_>, review: &mut dyn AnyObject, errors: &mut FieldErrors) {

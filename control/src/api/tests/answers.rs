@@ -59,6 +59,13 @@ async fn writes_answer_in_the_form_that_is_asked_for() {
     let two = json!({ "spec": { "replicas": 2 } });
     is_metadata(&send("PATCH", &scale, MERGE, METADATA, &two).await.expect(200), "web");
     is_row(&send("PATCH", &scale, MERGE, TABLE, &two).await.expect(200), "web");
+
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let metadata = send("POST", reviews, JSON, METADATA, &json!({})).await.expect(201);
+    assert_eq!((&metadata["kind"], &metadata.get("status")), (&json!("PartialObjectMetadata"), &None));
+    assert!(metadata["metadata"]["creationTimestamp"].is_string(), "{metadata}");
+    assert_eq!(send("POST", reviews, JSON, TABLE, &json!({})).await.expect(201)["kind"], "Table");
+    assert_eq!(send("POST", reviews, JSON, "application/xml", &json!({})).await.status, 406);
 }
 
 #[tokio::test]

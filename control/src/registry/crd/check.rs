@@ -138,18 +138,23 @@ fn versions(versions: &[CustomResourceDefinitionVersion], path: &Path, errors: &
             columns(of.as_deref().unwrap_or_default(), &place, errors);
         },
     );
-    each(
-        versions,
-        path,
-        ["selectableFields"; 2],
-        |version| &version.selectable_fields,
-        |of, place| {
-            let fields = of.as_deref().unwrap_or_default();
-            let schema =
-                versions.first().and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
-            selectable(fields, schema, &place, errors);
-        },
-    );
+    selectable_of_each(versions, path, errors);
+}
+
+/// Fields are selected in the schema of their own version, also where all versions name the same ones.
+fn selectable_of_each(versions: &[CustomResourceDefinitionVersion], path: &Path, errors: &mut FieldErrors) {
+    let Some((first, others)) = versions.split_first() else { return };
+    let are_same = others.iter().all(|other| other.selectable_fields == first.selectable_fields);
+    for (index, version) in versions.iter().enumerate() {
+        let place = if are_same { path.clone() } else { path.child("versions").index(index) };
+        let fields = version.selectable_fields.as_deref().unwrap_or_default();
+        let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+        let before = errors.0.len();
+        selectable(fields, schema, &place.child("selectableFields"), errors);
+        if are_same && errors.0.len() > before {
+            return; // What is wrong at the top is said once.
+        }
+    }
 }
 
 /// Looks at a part of each version; at the top where all versions say the same.

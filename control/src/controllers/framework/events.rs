@@ -86,29 +86,35 @@ impl Correlator {
         let object =
             format!("{}/{}", news.about.uid.as_deref().unwrap_or_default(), news.about.name.as_deref()?);
         let group = format!("{object}/{}/{}", news.type_, news.reason);
-        let message = self.fold(group.clone(), &news.message, now);
+        let is_folded = self.is_folded(group.clone(), &news.message, now);
         if !self.has_budget(object, now) {
             return None;
         }
-        let memory = format!("{group}/{message}");
+        // All that is folded counts up one event, which tells the latest of it.
+        let (message, memory) = if is_folded {
+            (format!("(combined from similar events): {}", news.message), group)
+        } else {
+            (news.message.clone(), format!("{group}/{}", news.message))
+        };
         let repeats = self.written.get(&memory).cloned();
         Some(Letter { message, memory, repeats })
     }
 
-    fn fold(&mut self, group: String, message: &str, now: Instant) -> String {
+    /// Whether so many different messages of the group came before that this one is no event of its own.
+    fn is_folded(&mut self, group: String, message: &str, now: Instant) -> bool {
         let (messages, since) = self.similar.entry(group).or_insert_with(|| (Vec::new(), now));
         if now.duration_since(*since) > SIMILAR_FOR {
             messages.clear();
         }
         *since = now;
         if messages.iter().any(|known| known == message) {
-            return message.into();
+            return false;
         }
         if messages.len() >= SIMILAR {
-            return format!("(combined from similar events): {message}");
+            return true;
         }
         messages.push(message.into());
-        message.into()
+        false
     }
 
     fn has_budget(&mut self, object: String, now: Instant) -> bool {
@@ -211,6 +217,16 @@ mod tests {
         }
         let letter = correlator.correlate(&news("Created pod: x"), now).unwrap();
         assert_eq!(letter.message, "(combined from similar events): Created pod: x");
+        assert_eq!(letter.repeats, None);
+        correlator.written.insert(letter.memory, ("web.10".into(), 1));
+
+        // Whatever else is said counts the same event up, with its own words.
+        let letter = correlator.correlate(&news("Created pod: y"), now).unwrap();
+        assert_eq!(letter.message, "(combined from similar events): Created pod: y");
+        assert_eq!(letter.repeats, Some(("web.10".into(), 1)));
+        // What has an event of its own keeps it.
+        let letter = correlator.correlate(&news("Created pod: 3"), now).unwrap();
+        assert_eq!((letter.message.as_str(), letter.repeats), ("Created pod: 3", None));
     }
 
     #[tokio::test]

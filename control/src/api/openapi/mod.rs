@@ -143,6 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_may_be_text_have_the_types_that_each_version_can_say() {
+        let types = |document: &Value, parent: &str, name: &str| {
+            let schema = &document[parent][name];
+            let mut said = schema.as_object().expect(name).clone();
+            assert!(said.remove("description").is_some_and(|text| text.is_string()), "{schema}");
+            Value::Object(said)
+        };
+        let (either, quantity) = (
+            "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+            "io.k8s.apimachinery.pkg.api.resource.Quantity",
+        );
+        let v2 = v2_document(Kinds::builtin().all());
+        let told = json!({ "type": "string", "format": "int-or-string" });
+        assert_eq!(types(&v2, "definitions", either), told);
+        assert_eq!(types(&v2, "definitions", quantity), json!({ "type": "string" }));
+        let schemas = &document("apps")["components"];
+        let told =
+            json!({ "oneOf": [{ "type": "integer" }, { "type": "string" }], "format": "int-or-string" });
+        assert_eq!(types(schemas, "schemas", either), told);
+        let told = json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] });
+        assert_eq!(types(schemas, "schemas", quantity), told);
+    }
+
+    #[test]
     fn a_view_has_the_schema_of_its_own_type() {
         let document = document("events.k8s.io");
         let event = &document["components"]["schemas"]["io.k8s.api.events.v1.Event"];

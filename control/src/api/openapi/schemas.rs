@@ -39,6 +39,7 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
         add_merge_facts(type_name, schema);
         correct_required(type_name, schema);
         open_any_value(type_name, schema);
+        say_scalar(type_name, schema, dialect);
         match dialect {
             Dialect::V2 => unwrap_references(schema),
             Dialect::V3 => wrap_references(schema),
@@ -158,6 +159,25 @@ fn open_any_value(type_name: &str, schema: &mut Value) {
     if let (Some(schema), true) = (schema.as_object_mut(), name.is_some_and(|name| ANY_VALUE.contains(&name)))
     {
         schema.retain(|key, _| key == "description");
+    }
+}
+
+/// Types that are written as a number or as text. Version 2 of OpenAPI has no words for that: there they are strings,
+/// by which clients made from its documents and `kubectl explain` go.
+fn say_scalar(type_name: &str, schema: &mut Value, dialect: Dialect) {
+    let (format, types) = match type_name {
+        "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => (Some("int-or-string"), ["integer", "string"]),
+        "io.k8s.apimachinery.pkg.api.resource.Quantity" => (None, ["string", "number"]),
+        _ => return,
+    };
+    let Some(schema) = schema.as_object_mut() else { return };
+    schema.retain(|key, _| key == "description");
+    match dialect {
+        Dialect::V2 => schema.insert("type".into(), "string".into()),
+        Dialect::V3 => schema.insert("oneOf".into(), types.map(|name| json!({ "type": name })).into()),
+    };
+    if let Some(format) = format {
+        schema.insert("format".into(), format.into());
     }
 }
 

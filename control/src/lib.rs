@@ -7,6 +7,7 @@ pub mod auth;
 pub mod cel;
 pub mod client;
 pub mod controllers;
+mod dialing; // Why connections to other servers fail.
 pub mod error;
 pub mod fairness;
 #[cfg(test)]

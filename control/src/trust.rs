@@ -21,6 +21,9 @@ pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
         let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
         roots.add(certificate).map_err(|error| format!("it holds no certificate: {error}"))?;
     }
+    if roots.is_empty() {
+        return Err("unable to parse bytes as PEM block".into());
+    }
     Ok(roots)
 }
 
@@ -42,6 +45,8 @@ mod tests {
         assert_eq!(authorities(pem.repeat(2).as_bytes()).map(|roots| roots.len()), Ok(2));
         let broken = "-----BEGIN CERTIFICATE-----\n%\n-----END CERTIFICATE-----\n";
         assert!(authorities(broken.as_bytes()).is_err());
+        let nothing = authorities(b"hello").map(|roots| roots.len());
+        assert_eq!(nothing, Err("unable to parse bytes as PEM block".into()));
         assert_eq!(authorities(&[]).map(|roots| roots.len()).ok(), Some(native_len()));
     }
 

@@ -1,29 +1,31 @@
 //! HTTPS calls that the API server makes to webhooks: reviews go out as JSON, answers come back as JSON.
 
 use std::{
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    dialing,
     store::{Key, Store},
     trust::authorities,
 };
 
 /// What an answer may be long.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// How much is shown of an answer that tells of an error.
+const MAX_SHOWN_CHARS: usize = 2048;
 /// Connections that are kept for the next calls, and for how long.
 const MAX_IDLE: usize = 16;
 const IDLE_PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +92,7 @@ impl Webhook {
         };
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
         let roots = authorities(place.authority)
-            .map_err(|problem| format!("the CA bundle cannot be used: {problem}"))?;
+            .map_err(|problem| format!("unable to load root certificates: {problem}"))?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -161,9 +163,8 @@ impl Webhook {
 
     async fn connect(&self, host: String) -> Result<Connection, Failure> {
         let stream = dial(&host, self.port()).await?;
-        let name = bare(self.host()?);
-        let believed = self.tls.connect(ServerName::try_from(name.to_owned())?, stream).await;
-        let stream = believed.map_err(|error| unbelieved(&error, name))?;
+        let name = ServerName::try_from(bare(self.host()?).to_owned())?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| dialing::unbelieved(&error))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with `sender`, wherever that is dropped.
         tokio::spawn(connection);
@@ -188,7 +189,7 @@ impl Webhook {
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
         self.keep(connection);
         if !status.is_success() {
-            return Err(format!("the server answered {status}").into());
+            return Err(refusal(status, &body).into());
         }
         Ok(serde_json::from_slice(&body)?)
     }
@@ -216,46 +217,27 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     for (index, address) in addresses.into_iter().flatten().enumerate() {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(error) if index == 0 => problem = format!("dial tcp {address}: {}", unreached(&error)),
+            Err(error) if index == 0 => problem = dialing::unreached(&address.to_string(), &error),
             Err(_) => (),
         }
     }
     Err(problem)
 }
 
-fn unreached(error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::HostUnreachable => "no route to host",
-        io::ErrorKind::NetworkUnreachable => "network is unreachable",
-        io::ErrorKind::TimedOut => "connection timed out",
-        _ => return error.to_string(),
-    };
-    format!("connect: {why}")
-}
-
-/// Why no connection over TLS came about; where the server's certificate is the reason, in Go's words.
-fn unbelieved(error: &io::Error, host: &str) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let why = match inner {
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "certificate signed by unknown authority".to_owned()
+/// What an answer without success says, as Kubernetes' clients put it.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    match status {
+        StatusCode::NOT_FOUND => "the server could not find the requested resource".into(),
+        StatusCode::UNAUTHORIZED => "the server has asked for the client to provide credentials".into(),
+        status if status.is_server_error() => {
+            let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN_CHARS).collect();
+            format!("an error on the server ({text:?}) has prevented the request from succeeding")
         }
-        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-            presented,
-            ..
-        })) => {
-            let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
-            format!("certificate is valid for {}, not {host}", names.join(", "))
+        status => {
+            let code = status.as_u16();
+            format!("the server responded with the status code {code} but did not return more information")
         }
-        _ => return error.to_string(),
-    };
-    format!("tls: failed to verify certificate: x509: {why}")
-}
-
-/// `example.com` of `DnsName("example.com")`, as webpki shows the names of a certificate.
-fn plain_name(shown: &str) -> &str {
-    shown.split('"').nth(1).unwrap_or(shown)
+    }
 }
 
 fn service_address(name: &str, spec: &ServiceSpec, port: u16) -> Result<String, String> {
@@ -290,6 +272,19 @@ mod tests {
         let name = "x".repeat(64);
         let unknown = dial(&name, 443).await.expect_err("no such name");
         assert_eq!(unknown, format!("dial tcp: lookup {name}: no such host"));
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_server_said() {
+        let refusal =
+            |code, body: &str| refusal(StatusCode::from_u16(code).expect("a code"), body.as_bytes());
+        assert_eq!(
+            refusal(500, "oops \"x\"\n"),
+            r#"an error on the server ("oops \"x\"") has prevented the request from succeeding"#
+        );
+        assert_eq!(refusal(404, ""), "the server could not find the requested resource");
+        let told = "the server responded with the status code 418 but did not return more information";
+        assert_eq!(refusal(418, "teapot"), told);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
-use crate::{ApiError, auth::pki::Identity};
+use crate::{ApiError, auth::pki::Identity, dialing};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// What is copied at once in a tunnel, each way.
@@ -48,18 +48,10 @@ pub struct Upstream {
 pub enum UpstreamError {
     #[error("dial tcp {0}: i/o timeout")]
     TimedOut(String),
-    #[error("dial tcp {0}: {cause}", cause = plain(.1))]
+    #[error("{}", dialing::problem(.0, .1))]
     Unreachable(String, io::Error),
     #[error("{}", root(.0))]
     Failed(hyper::Error),
-}
-
-/// As people know it from Go.
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
-        _ => error.to_string(),
-    }
 }
 
 fn root(error: &hyper::Error) -> String {

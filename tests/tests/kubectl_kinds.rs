@@ -137,6 +137,9 @@ fn tables(kubectl: &Kubectl) {
         "{}",
         components.stderr
     );
+    let endpoints = kubectl.run(&["get", "endpoints"]);
+    let warning = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    assert!(endpoints.stderr.contains(warning), "{}", endpoints.stderr);
     let lines = table(&components.ok());
     assert_eq!(lines[0], "NAME STATUS MESSAGE ERROR");
     assert_eq!(lines[1..], ["controller-manager Healthy ok", "scheduler Healthy ok", "etcd-0 Healthy ok"]);

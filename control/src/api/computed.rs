@@ -24,8 +24,6 @@ use crate::{
     store::{Draft, Entry, Key, Revision},
 };
 
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
-
 /// Answers a request for an object or the collection of a resource that is not stored.
 pub async fn answer(
     exchange: Exchange<'_>,
@@ -65,7 +63,6 @@ async fn components(
 ) -> Result<Response<Body>, ApiError> {
     let (form, encoding) = resources::negotiate(&exchange, served)?;
     let entries = entries(exchange.state).await?;
-    call.warn([DEPRECATED]);
     if verb == "get" {
         let entry = entries.iter().find(|entry| entry.meta.name == call.name);
         let entry = entry.ok_or_else(|| call.not_found())?;

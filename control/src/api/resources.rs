@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    audit::Target,
+    audit::{Level, Target},
     auth::Attributes,
     client::Patch,
     fairness, protobuf,
@@ -89,6 +89,10 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
     } else {
         let width = width(&exchange, &call, verb);
         exchange.enter(&user, &attributes, width).await?;
+    }
+    if let Some(text) = served.kind.deprecation() {
+        call.warn([text]);
+        call.annotate(Level::Metadata, || ("k8s.io/deprecated".into(), "true".into()));
     }
     match place.subresource.as_str() {
         "" if served.is_virtual => computed::answer(exchange, &place.served, &call, verb).await,
@@ -514,8 +518,9 @@ async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, V
     if let Some(record) = record {
         record.request_body(&bytes);
     }
-    let value = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::BadRequest(format!("error decoding patch: {}", decode::go_syntax_error(&bytes, &error)))
+    })?;
     let patch = kind(value);
     let problems = decode::patch_problems(&bytes, &patch, call.validation);
     Ok((patch, problems))

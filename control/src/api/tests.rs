@@ -365,8 +365,19 @@ async fn a_patch_is_read_as_strictly_as_an_object() {
         let ignored = patch(kind, "Ignore", body).await;
         assert_eq!((ignored.status, ignored.headers.get(header::WARNING)), (200, None));
     }
-    let wrong = patch("merge", "Ignore", r#"{"data":7}"#).await;
-    assert_eq!((wrong.status, &wrong.body["reason"]), (422, &json!("Invalid")));
+    for kind in ["merge", "strategic-merge"] {
+        let wrong = patch(kind, "Ignore", r#"{"data":{"n":7}}"#).await;
+        assert_eq!((wrong.status, &wrong.body["reason"]), (422, &json!("Invalid")));
+        let why = "json: cannot unmarshal number into Go struct field ConfigMap.data of type string";
+        assert!(wrong.message().ends_with(why), "{}", wrong.message());
+    }
+    for (kind, body, why) in [
+        ("merge", "{", "unexpected end of JSON input"),
+        ("json", "{}", "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+    ] {
+        let wrong = patch(kind, "Warn", body).await;
+        assert_eq!((wrong.status, wrong.message()), (400, format!("error decoding patch: {why}").as_str()));
+    }
 }
 
 #[tokio::test]
@@ -378,6 +389,12 @@ async fn a_value_of_the_wrong_type_is_named_with_its_place() {
         answer.message(),
         "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct \
          field DeploymentSpec.spec.replicas of type int32"
+    );
+    let answer = cluster.post(MAPS, &config_map("a", json!({ "on": true }))).await;
+    assert_eq!(
+        answer.message(),
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal bool into Go struct field \
+         ObjectMeta.metadata.labels of type string"
     );
 }
 

@@ -11,7 +11,7 @@ mod types;
 
 pub use decode::to_json;
 pub use encode::{List, has_message, object, watch_frame};
-pub use types::{go_type, time_layout};
+pub use types::{go_field, time_layout};
 
 const MAGIC: &[u8] = b"k8s\0";
 

@@ -29,43 +29,57 @@ pub fn message(api_version: &str, kind: &str) -> Option<(&'static str, &'static 
     types().get_key_value(name.as_str()).map(|(name, message)| (*name, message))
 }
 
-/// The Go type that holds the field at `path` (names of fields, without indices) in objects of a kind: error
-/// messages name it. `None` for kinds that are not in the table.
-pub fn go_type(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
-    holder(api_version, kind, path)?.0.rsplit('.').next()
+/// The Go type that holds the field at `path` (names of fields, without indices) in objects of a kind, and the fields
+/// on the way there, keys of maps left out: error messages name both. `None` for kinds that are not in the table.
+pub fn go_field<'a>(api_version: &str, kind: &str, path: &[&'a str]) -> Option<(&'static str, Vec<&'a str>)> {
+    let (name, _, fields) = holder(api_version, kind, path)?;
+    Some((name.rsplit('.').next()?, fields))
 }
 
 /// Go's layout of the time at `path`, if that is what is there.
 pub fn time_layout(api_version: &str, kind: &str, path: &[&str]) -> Option<&'static str> {
-    let (_, message) = holder(api_version, kind, path)?;
-    match field(message, path.last()?)? {
+    let (_, message, fields) = holder(api_version, kind, path)?;
+    match field(message, fields.last()?)?.kind {
         Kind::Time => Some(rfc3339::SECONDS),
         Kind::MicroTime => Some(rfc3339::MICROSECONDS),
         _ => None,
     }
 }
 
-/// The message, with its name, that has the field at `path`.
-fn holder(api_version: &str, kind: &str, path: &[&str]) -> Option<(&'static str, &'static Message)> {
+/// A message with its name, and the fields that lead into it.
+type Holder<'a> = (&'static str, &'static Message, Vec<&'a str>);
+
+/// The message that has the field at `path`, and the way to that field.
+fn holder<'a>(api_version: &str, kind: &str, path: &[&'a str]) -> Option<Holder<'a>> {
     let (mut name, mut message) = message(api_version, kind)?;
-    for step in path.split_last().map_or(&[][..], |(_, parents)| parents) {
-        match field(message, step) {
-            Some(Kind::Message(inner)) => (name, message) = (inner, &types()[inner]),
-            // A key of a map, or something that is simpler in JSON: its holder is the last type.
-            _ => break,
+    let (mut holder, mut fields) = ((name, message), Vec::new());
+    let mut steps = path.iter();
+    while let Some(step) = steps.next() {
+        holder = (name, message);
+        fields.push(*step);
+        let Some(field) = field(message, step) else {
+            fields.extend(steps);
+            break;
+        };
+        if field.shape == Shape::Map {
+            steps.next(); // A key.
+        }
+        match field.kind {
+            Kind::Message(inner) => (name, message) = (inner, &types()[inner]),
+            _ => break, // Something that is simpler in JSON: its holder is the last type.
         }
     }
-    Some((name, message))
+    Some((holder.0, holder.1, fields))
 }
 
-/// What a field is, be it the message's own or one of a message that stands among them.
-fn field(message: &'static Message, name: &str) -> Option<Kind> {
+/// A field, be it the message's own or one of a message that stands among them.
+fn field(message: &'static Message, name: &str) -> Option<&'static Field> {
     let inlined = message.values().filter_map(|field| match (field.name, field.kind) {
         (None, Kind::Message(inner)) => types().get(inner),
         _ => None,
     });
     let mut fields = inlined.flat_map(BTreeMap::values).chain(message.values());
-    fields.find(|field| field.name == Some(name)).map(|field| field.kind)
+    fields.find(|field| field.name == Some(name))
 }
 
 /// The message of a schema in a CustomResourceDefinition.
@@ -171,11 +185,18 @@ mod tests {
 
     #[test]
     fn the_type_that_holds_a_field_is_known() {
-        let holder = |path: &[&str]| go_type("apps/v1", "Deployment", path);
-        assert_eq!(holder(&["spec", "replicas"]), Some("DeploymentSpec"));
-        assert_eq!(holder(&["spec", "template", "spec", "containers", "image"]), Some("Container"));
-        assert_eq!(holder(&["metadata", "labels", "app"]), Some("ObjectMeta"));
-        assert_eq!(go_type("example.com/v1", "Shop", &["spec"]), None);
+        let check = |path: &str, expected: &str| {
+            let path: Vec<&str> = path.split('.').collect();
+            let (holder, fields) = go_field("apps/v1", "Deployment", &path).expect("a known kind");
+            assert_eq!(format!("{holder}.{}", fields.join(".")), expected);
+        };
+        check("spec.replicas", "DeploymentSpec.spec.replicas");
+        check("spec.template.spec.containers.image", "Container.spec.template.spec.containers.image");
+        // Keys of maps are no fields.
+        check("metadata.labels.app", "ObjectMeta.metadata.labels");
+        check("spec.template.spec.nodeSelector.a", "PodSpec.spec.template.spec.nodeSelector");
+        check("spec.nope.deeper", "DeploymentSpec.spec.nope.deeper");
+        assert_eq!(go_field("example.com/v1", "Shop", &["spec"]), None);
         let layout = |path: &[&str]| time_layout("coordination.k8s.io/v1", "Lease", path);
         assert_eq!(layout(&["spec", "renewTime"]), Some(rfc3339::MICROSECONDS));
         assert_eq!(layout(&["metadata", "creationTimestamp"]), Some(rfc3339::SECONDS));

@@ -122,7 +122,7 @@ pub fn patched(
     };
     let object = stored
         .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
-        .map_err(|error| invalid_patch(&shown, &error.to_string()))?;
+        .map_err(|error| misfit(served, &shown, &error))?;
     let refusal = |why: &str| invalid_patch(&shown, why);
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
@@ -176,9 +176,27 @@ fn judge(
     }
 }
 
+/// The refusal of a patch whose result is no object of `served`. What the patch made has no text: where that does not
+/// fit is found out in what is shown of it.
+fn misfit(
+    served: &Served,
+    shown: impl Fn() -> Result<Value, ApiError>,
+    error: &serde_json::Error,
+) -> ApiError {
+    let text = match shown() {
+        Ok(shown) => shown.to_string(),
+        Err(error) => return error,
+    };
+    let is_plain = served.conversion.is_none() && !served.kind.is_custom();
+    let found = if is_plain { served.kind.decode(text.as_bytes(), &mut |_| ()).err() } else { None };
+    let why = found.map_or_else(|| error.to_string(), |found| wrong_type(served, text.as_bytes(), &found));
+    invalid_patch(|| Ok(text.clone().into()), &why)
+}
+
 /// The refusal of a patch, which names neither kind nor object.
 fn invalid_patch(shown: impl Fn() -> Result<Value, ApiError>, why: &str) -> ApiError {
     let shown = match shown() {
+        Ok(Value::String(shown)) => shown,
         Ok(shown) => shown.to_string(),
         Err(error) => return error,
     };
@@ -210,7 +228,7 @@ fn unrecognized(served: &Served, body: &[u8], why: &str) -> ApiError {
 }
 
 /// What Go says of JSON that is none, where it says the same as serde in other words.
-fn go_syntax_error(json: &[u8], error: &serde_json::Error) -> String {
+pub fn go_syntax_error(json: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();
     }
@@ -291,7 +309,8 @@ fn check_type(served: &Served, value: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn go_type(value: &Value) -> &'static str {
+/// The name of a value's type in messages of Go's decoder.
+pub fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -344,7 +363,8 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         "identifier" => "string",
         other => other,
     };
-    let holder = protobuf::go_type(&served.api_version, served.info.kind, &names).unwrap_or(served.info.kind);
+    let known = protobuf::go_field(&served.api_version, served.info.kind, &names);
+    let (holder, names) = known.unwrap_or((served.info.kind, names));
     format!(
         "json: cannot unmarshal {found} into Go struct field {holder}.{} of type {wanted}",
         names.join(".")

@@ -64,8 +64,8 @@ impl Kind for EndpointsKind {
         }
     }
 
-    fn warnings(&self, _endpoints: &Endpoints) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 
     fn columns(&self) -> &'static [Column] {

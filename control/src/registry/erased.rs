@@ -137,6 +137,7 @@ pub trait ErasedKind: Send + Sync {
         old: &dyn AnyObject,
         errors: &mut FieldErrors,
     );
+    fn deprecation(&self) -> Option<&str>;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     fn is_spec_changed(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> bool;
     fn has_generation(&self) -> bool;
@@ -249,6 +250,9 @@ impl<K: Kind> ErasedKind for Erase<K> {
         errors: &mut FieldErrors,
     ) {
         self.0.validate_part_update(part, of(new), of(old), errors);
+    }
+    fn deprecation(&self) -> Option<&str> {
+        self.0.deprecation()
     }
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
         self.0.warnings(of(object))

@@ -92,6 +92,11 @@ pub trait Kind: Send + Sync + 'static {
     ) {
     }
 
+    /// What every request for this kind is warned of: that it is deprecated, since when, and what to use instead.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
     /// Texts for `Warning` headers.
     fn warnings(&self, _object: &Self::Object) -> Vec<String> {
         Vec::new()

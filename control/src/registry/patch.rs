@@ -49,6 +49,12 @@ impl Registry {
 pub(crate) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Result<(), ApiError> {
     match patch {
         Patch::Json(patch) => {
+            if !patch.is_array() {
+                let found = decode::go_type(patch);
+                return Err(ApiError::BadRequest(format!(
+                    "error decoding patch: json: cannot unmarshal {found} into Go value of type jsonpatch.Patch"
+                )));
+            }
             check_copies(patch, document)?;
             apply_json(document, patch)
         }

@@ -36,6 +36,10 @@ impl Kind for ComponentStatuses {
         &COMPONENT_STATUSES
     }
 
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 ComponentStatus is deprecated in v1.19+")
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -330,8 +330,12 @@ impl ErasedKind for CustomKind {
         self.validate_update(new, old, errors);
     }
 
+    fn deprecation(&self) -> Option<&str> {
+        self.deprecation.as_deref()
+    }
+
     fn warnings(&self, _object: &dyn AnyObject) -> Vec<String> {
-        self.deprecation.iter().cloned().collect()
+        Vec::new()
     }
 
     fn is_spec_changed(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> bool {

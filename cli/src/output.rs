@@ -27,7 +27,9 @@ pub fn init_logging(verbose: u8) {
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let refusal = refusal(cause);
+        let is_refusal = refusal.is_some();
+        let cause = refusal.unwrap_or_else(|| cause.to_string());
         let cause = cause.trim().trim_end_matches('.');
         if text.contains(cause) {
             continue;
@@ -36,8 +38,19 @@ pub fn sentence(error: &anyhow::Error) -> String {
             text.push_str(": ");
         }
         text.push_str(cause);
+        if is_refusal {
+            break; // What follows says the same again.
+        }
     }
     text
+}
+
+/// The cluster's own words, where it is the cluster that refused.
+fn refusal(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match cause.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if !status.message.is_empty() => Some(status.message.clone()),
+        _ => None,
+    }
 }
 
 pub fn version(args: &VersionArgs) -> anyhow::Result<()> {
@@ -64,5 +77,14 @@ mod tests {
             .context("cannot import web")
             .expect_err("it is an error");
         assert_eq!(sentence(&error), "cannot import web: cannot read web.wasm: no such file");
+    }
+
+    #[test]
+    fn what_the_cluster_refuses_is_said_in_its_words() {
+        let status = kube::core::Status::failure(r#"images "web:v1" not found"#, "NotFound");
+        let error = Err::<(), _>(kube::Error::Api(Box::new(status)))
+            .context("cannot remove image web:v1")
+            .expect_err("it is an error");
+        assert_eq!(sentence(&error), r#"cannot remove image web:v1: images "web:v1" not found"#);
     }
 }

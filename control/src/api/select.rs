@@ -84,7 +84,7 @@ fn check_fields(served: &Served, fields: &FieldSelector) -> Result<(), ApiError>
         if matches!(field, "metadata.name" | "metadata.namespace") || known.contains(&field) {
             continue;
         }
-        return Err(ApiError::BadRequest(if known.is_empty() {
+        return Err(ApiError::BadRequest(if known.is_empty() && !served.kind.is_custom() {
             format!(
                 "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
             )

@@ -90,6 +90,11 @@ impl Kubectl {
         self.run_with(&["apply", "-f", "-"], yaml).ok()
     }
 
+    /// Waits until the CustomResourceDefinition of this name is served.
+    pub fn established(&self, name: &str) {
+        self.run(&["wait", "--for=condition=Established", &format!("crd/{name}"), "--timeout=30s"]).ok();
+    }
+
     /// A field of a pod: `pod_field("web", ".status.podIP")`.
     pub fn pod_field(&self, pod: &str, path: &str) -> String {
         self.run(&["get", "pod", pod, "-o", &format!("jsonpath={{{path}}}")]).ok()

@@ -420,7 +420,7 @@ spec:
         )
     };
     kubectl.apply(&definition("tall"));
-    kubectl.run(&["wait", "--for=condition=Established", "crd/trees.example.com", "--timeout=30s"]).ok();
+    kubectl.established("trees.example.com");
     let index = |kubectl: &Kubectl| {
         let text = kubectl.run(&["get", "--raw", "/openapi/v3"]).ok();
         serde_json::from_str::<Value>(&text).expect("JSON")["paths"].clone()

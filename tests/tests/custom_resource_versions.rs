@@ -35,6 +35,7 @@ fn fields_are_selected_in_the_version_that_has_them() {
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(LAMPS);
+    kubectl.established("lamps.light.example.com");
     for (name, color) in [("one", "red"), ("two", "blue")] {
         kubectl.apply(&format!(
             "{{apiVersion: light.example.com/v1, kind: Lamp, metadata: {{name: {name}}}, spec: {{color: {color}}}}}"
@@ -58,6 +59,7 @@ fn every_use_of_a_deprecated_version_is_warned_of() {
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(LAMPS);
+    kubectl.established("lamps.light.example.com");
     let lamp = "{apiVersion: light.example.com/v1beta1, kind: Lamp, metadata: {name: one}}";
     let made = kubectl.run_with(&["create", "-f", "-"], lamp);
     assert_eq!(made.stderr.matches(WARNING).count(), 1, "{made:?}");

@@ -22,7 +22,7 @@ use kube::{
         watcher,
     },
 };
-use naru_tests::{Cluster, Kubectl, eventually, https::HttpsServer};
+use naru_tests::{Cluster, eventually, https::HttpsServer};
 
 /// The shape of a certificate manager's definition: status, columns by filter, enums, defaults, a free-form part.
 const CERTIFICATES: &str = r#"
@@ -142,10 +142,6 @@ spec:
             properties: {replicas: {type: integer}, selector: {type: string}}
 ";
 
-fn established(kubectl: &Kubectl, name: &str) {
-    kubectl.run(&["wait", "--for=condition=Established", &format!("crd/{name}"), "--timeout=30s"]).ok();
-}
-
 fn words(text: &str) -> Vec<String> {
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
@@ -159,7 +155,7 @@ fn kubectl_lives_with_a_definition_from_its_birth_to_its_end() {
         created,
         "customresourcedefinition.apiextensions.k8s.io/certificates.certs.example.com created\n"
     );
-    established(&kubectl, "certificates.certs.example.com");
+    kubectl.established("certificates.certs.example.com");
     kubectl.run(&["-n", "default", "wait", "--for=create", "serviceaccount/default", "--timeout=30s"]).ok();
 
     // Defaults are filled in, what the schema leaves free stays, and what it does not know is told.
@@ -262,7 +258,7 @@ fn kubectl_lives_with_a_definition_from_its_birth_to_its_end() {
     assert!(gone.contains("NotFound"), "{gone}");
     // Whoever defines it again finds nothing of before.
     kubectl.apply(CERTIFICATES);
-    established(&kubectl, "certificates.certs.example.com");
+    kubectl.established("certificates.certs.example.com");
     assert_eq!(kubectl.run(&["get", "certificates.certs.example.com", "-A", "-o", "name"]).ok(), "");
 }
 
@@ -271,7 +267,7 @@ fn scales_embedded_objects_and_restarts() {
     let mut cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(PROMETHEUSES);
-    established(&kubectl, "prometheuses.monitoring.example.com");
+    kubectl.established("prometheuses.monitoring.example.com");
     let object = "
 apiVersion: monitoring.example.com/v1
 kind: Prometheus
@@ -584,7 +580,7 @@ async fn versions_are_converted_and_rules_are_asked() {
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(&gauges("conversion: {strategy: None}", "v1"));
-    established(&kubectl, "gauges.toys.example.com");
+    kubectl.established("gauges.toys.example.com");
     let gauge = |spec: &str| {
         format!("apiVersion: toys.example.com/v1\nkind: Gauge\nmetadata: {{name: g}}\nspec: {spec}\n")
     };

@@ -348,7 +348,7 @@ spec:
     subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.size}}
 ",
     );
-    kubectl.run(&["wait", "--for=condition=Established", "crd/fleets.example.com", "--timeout=30s"]).ok();
+    kubectl.established("fleets.example.com");
     let fleet = "{apiVersion: example.com/v1, kind: Fleet, metadata: {name: ferries}, spec: {size: 5}}";
     eventually("a fleet is taken", async || {
         let answer = kubectl.run_with(&["apply", "-f", "-"], fleet);

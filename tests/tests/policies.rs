@@ -214,7 +214,7 @@ fn policies_apply_to_custom_resources_and_to_deletions() {
     let cluster = Cluster::start();
     let kubectl = cluster.kubectl();
     kubectl.apply(WIDGETS);
-    kubectl.run(&["wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=30s"]).ok();
+    kubectl.established("widgets.example.com");
     kubectl.apply(WIDGET_POLICIES);
     let widget = |name: &str, spec: &str| {
         let yaml = format!(

@@ -1,6 +1,6 @@
 //! The command line, and every default of it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use naru_control::{
@@ -82,6 +82,13 @@ pub struct AuthenticationArgs {
     pub oidc_signing_algs: Vec<String>,
 }
 
+/// A time above zero as Go writes it: `1m0s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = naru_model::duration::parse_go(text).map_err(|error| error.to_string())?;
+    let duration = Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "must be above zero".to_owned())
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -113,6 +120,9 @@ pub struct ApiArgs {
     /// Writes that are worked on at the same time.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub max_mutating_requests_inflight: u32,
+    /// How long a request may take, unless it goes on for as long as its client likes, as watches do.
+    #[arg(long, value_name = "DURATION", default_value = "1m0s", value_parser = duration)]
+    pub request_timeout: Duration,
     /// Which resources are encrypted on disk, and with which keys: an EncryptionConfiguration of
     /// apiserver.config.k8s.io/v1. It is read again when it changes.
     #[arg(long, value_name = "FILE")]

@@ -66,6 +66,7 @@ impl Member {
                 .max_requests_inflight
                 .saturating_add(api.max_mutating_requests_inflight)
                 .max(1),
+            request_timeout: api.request_timeout,
             encryption: api.encryption_provider_config.clone(),
             audit: api.audit(),
             node_monitor_grace_period: grace,

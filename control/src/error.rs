@@ -76,9 +76,12 @@ pub enum ApiError {
     Unavailable(String),
     #[error("Timeout: no answer in time; the write may still complete")]
     OutcomeUnknown,
-    /// The client's own deadline passed.
+    /// The client's own deadline passed, or the server's.
     #[error("Timeout: request did not complete within the allotted timeout")]
     OutOfTime,
+    /// The server's deadline for writes passed.
+    #[error("Timeout: request did not complete within requested timeout - context deadline exceeded")]
+    WriteOutOfTime,
     /// Our bug or our disk. The cause goes to the log; the client learns that it is not to blame.
     #[error("Internal error occurred: {0}")]
     Internal(String),
@@ -107,7 +110,7 @@ impl ApiError {
             Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => 429,
             Self::Unclassified(_) | Self::Internal(_) => 500,
             Self::Unavailable(_) => 503,
-            Self::OutcomeUnknown | Self::OutOfTime | Self::NotYetThere { .. } => 504,
+            Self::OutcomeUnknown | Self::OutOfTime | Self::WriteOutOfTime | Self::NotYetThere { .. } => 504,
         }
     }
 
@@ -131,7 +134,9 @@ impl ApiError {
             Self::TooManyRequests { .. } | Self::EvictionRefused { .. } => "TooManyRequests",
             Self::Internal(_) => "InternalError",
             Self::Unavailable(_) => "ServiceUnavailable",
-            Self::OutcomeUnknown | Self::OutOfTime | Self::NotYetThere { .. } => "Timeout",
+            Self::OutcomeUnknown | Self::OutOfTime | Self::WriteOutOfTime | Self::NotYetThere { .. } => {
+                "Timeout"
+            }
         }
     }
 
@@ -195,9 +200,11 @@ impl ApiError {
                 causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             }),
-            Self::NoSuchPath | Self::MethodNotAllowed | Self::Unavailable(_) | Self::OutOfTime => {
-                Some(StatusDetails::default())
-            }
+            Self::NoSuchPath
+            | Self::MethodNotAllowed
+            | Self::Unavailable(_)
+            | Self::OutOfTime
+            | Self::WriteOutOfTime => Some(StatusDetails::default()),
             _ => None,
         }
     }

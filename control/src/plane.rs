@@ -51,6 +51,8 @@ pub struct PlaneSettings {
     pub node_cidr_prefix: u8,
     /// Requests that are worked on at the same time.
     pub max_requests_inflight: u32,
+    /// How long a request takes at most, unless it goes on for as long as its client likes.
+    pub request_timeout: Duration,
     /// The keys for encryption at rest, if there is to be any.
     pub encryption: Option<PathBuf>,
     /// Where requests are recorded, if they are.
@@ -166,7 +168,8 @@ impl ControlPlane {
             &pki.kubelet_client,
             shutdown.clone(),
         )
-        .map_err(StartError::Tls)?;
+        .map_err(StartError::Tls)?
+        .with_request_timeout(settings.request_timeout);
         let usage = state.resource_metrics().clone().run(shutdown.clone());
         let mut tasks =
             vec![tokio::spawn(serve::serve(listener, acceptor, Arc::new(state), shutdown.clone()))];

@@ -1,6 +1,6 @@
 //! From a request to an answer: finds out what is meant, asks whether it may, and does it.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     aggregation::{self, Aggregator},
     body::{Body, Payload, Room},
-    deadline,
+    deadline::{self, Deadline},
     documents::{self, Documents},
     encoding::{Encoding, compress},
     flow::Flow,
@@ -47,6 +47,8 @@ pub struct State {
     pub(super) metrics: Metrics,
     pub(super) fairness: Arc<Fairness>,
     pub(super) room: Room,
+    /// How long a request takes at most.
+    request_timeout: Duration,
     /// Ends watches and other long answers.
     pub(super) shutdown: CancellationToken,
 }
@@ -79,8 +81,15 @@ impl State {
             metrics: Metrics::default(),
             fairness,
             room: Room::default(),
+            request_timeout: deadline::DEFAULT,
             shutdown,
         })
+    }
+
+    /// The same with another limit to how long a request takes.
+    #[must_use]
+    pub fn with_request_timeout(self, request_timeout: Duration) -> Self {
+        Self { request_timeout, ..self }
     }
 
     /// What nodes and pods use. It tells only while somebody runs it.
@@ -168,24 +177,22 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
     let body = Payload::Coming(body.into());
     let (mut label, mut encoding, mut flow) = (RequestKind::default(), Encoding::default(), Flow::default());
     let query = Query::parse(parts.uri.query());
-    let limit = deadline::of(&query, &parts);
+    let is_passed_on = || state.aggregator.is_for(parts.uri.path());
+    let deadline = Deadline::of(&query, &parts, state.request_timeout, is_passed_on);
     let is_pretty = is_pretty(&query, &parts);
     let audit = state.registry.audit();
     let record = audit.map(|audit| audit.begin(&parts, query.flag("watch"), caller.address));
     let notes = Notes::new(record.is_some());
     let answer = async {
-        let (limit, record) = (limit?, record.as_ref());
+        let (deadline, record) = (deadline?, record.as_ref());
         let user = identify(&state, caller.certified.as_ref(), &parts, record).await?;
         let (label, encoding, flow) = (&mut label, &mut encoding, &mut flow);
         let (state, parts, notes) = (&state, &parts, &notes);
         let answer =
             route(Exchange { state, user, parts, query, body, label, encoding, flow, record, notes });
-        let mut answer = pin!(answer);
-        match limit {
-            None => answer.as_mut().await,
-            Some(limit) => {
-                tokio::time::timeout(limit, answer.as_mut()).await.unwrap_or(Err(ApiError::OutOfTime))
-            }
+        match deadline {
+            None => answer.await,
+            Some(deadline) => deadline.keep(began, answer).await,
         }
     };
     // A fault of ours in one request must not take the connection's other requests with it.

@@ -90,6 +90,11 @@ impl Cluster {
     }
 
     async fn start_for(user: Option<User>) -> Self {
+        Self::start_within(user, super::deadline::DEFAULT).await
+    }
+
+    /// The same where requests may take so long at most.
+    async fn start_within(user: Option<User>, request_timeout: Duration) -> Self {
         let folder = Folder::new();
         let pki = Pki::open(&folder.0, &["localhost".into()]).expect("certificates");
         let issuer = Arc::new(TokenIssuer::open(&folder.0, "cluster.local").expect("a key"));
@@ -106,7 +111,7 @@ impl Cluster {
             &pki.kubelet_client,
             shutdown.clone(),
         );
-        let state = Arc::new(state.expect("a state"));
+        let state = Arc::new(state.expect("a state").with_request_timeout(request_timeout));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let caller = Arc::new(Caller { certified: user.map(Arc::new), address: None });

@@ -102,6 +102,15 @@ impl Aggregator {
         remotes.iter().find(|remote| remote.group() == group && remote.version() == version).cloned()
     }
 
+    /// Whether another server answers requests for this path.
+    pub fn is_for(&self, path: &str) -> bool {
+        let mut segments = path.trim_matches('/').splitn(4, '/');
+        match (segments.next(), segments.next(), segments.next()) {
+            (Some("apis"), Some(group), Some(version)) => self.find(group, version).is_some(),
+            _ => false,
+        }
+    }
+
     pub fn remotes(&self) -> Arc<Vec<Arc<Remote>>> {
         self.remotes.load_full()
     }

@@ -89,6 +89,29 @@ async fn a_client_may_say_how_long_it_waits() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_ever_except_who_wants_to() {
+    let admin = User::new("admin", vec!["system:masters".into()]);
+    let cluster = Cluster::start_within(Some(admin), Duration::from_millis(200)).await;
+    let mut watch = cluster.watch(&format!("{MAPS}?watch=1")).await;
+    for query in ["resourceVersion=999999", "resourceVersion=999999&timeout=1m"] {
+        let answer = cluster.get(&format!("{MAPS}?{query}")).await;
+        assert_eq!(
+            (answer.status, answer.message()),
+            (504, "Timeout: request did not complete within the allotted timeout"),
+            "{query}"
+        );
+        assert_eq!(answer.body["details"], json!({}));
+    }
+    // The watch is older than that by now.
+    cluster.post(MAPS, &config_map("late", json!({}))).await.expect(201);
+    let mut event = watch.event().await;
+    while event.1 != "late" {
+        event = watch.event().await;
+    }
+    assert_eq!(event.0, "ADDED");
+}
+
+#[tokio::test]
 async fn every_answer_has_an_id_which_the_client_may_choose() {
     let cluster = Cluster::start().await;
     let id = |answer: &Answer| answer.headers["audit-id"].to_str().expect("text").to_owned();

@@ -27,7 +27,7 @@ pub enum ApiError {
     #[error("{kind} \"{name}\" is invalid: {}", naru_model::validation::summary(.errors))]
     Invalid { kind: String, name: String, errors: Vec<FieldError> },
     /// A well-formed JSON patch that does not apply to the object.
-    #[error("{0}")]
+    #[error("the server rejected our request due to an error in our request: {0}")]
     PatchFailed(String),
     #[error("{0}")]
     BadRequest(String),
@@ -44,6 +44,9 @@ pub enum ApiError {
     Refused { resource: String, name: String, message: String, causes: Vec<StatusCause> },
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
+    /// The same of a verb that `resource` usually has, and why not now.
+    #[error("{message}")]
+    NotAllowedNow { resource: String, message: String },
     #[error("{0}")]
     NotAcceptable(String),
     #[error("{0}")]
@@ -100,7 +103,7 @@ impl ApiError {
             Self::Unauthorized => 401,
             Self::Forbidden(_) | Self::Refused { .. } => 403,
             Self::NotFound { .. } | Self::NoSuchPath => 404,
-            Self::MethodNotAllowed => 405,
+            Self::MethodNotAllowed | Self::NotAllowedNow { .. } => 405,
             Self::NotAcceptable(_) => 406,
             Self::AlreadyExists { .. } | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
             Self::Expired(_) | Self::ContinueExpired { .. } => 410,
@@ -123,7 +126,7 @@ impl ApiError {
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden(_) | Self::Refused { .. } => "Forbidden",
             Self::NotFound { .. } | Self::NoSuchPath => "NotFound",
-            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::MethodNotAllowed | Self::NotAllowedNow { .. } => "MethodNotAllowed",
             Self::NotAcceptable(_) => "NotAcceptable",
             Self::AlreadyExists { .. } => "AlreadyExists",
             Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
@@ -200,6 +203,7 @@ impl ApiError {
                 causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             }),
+            Self::NotAllowedNow { resource, .. } => Some(about(resource, "")),
             Self::NoSuchPath
             | Self::MethodNotAllowed
             | Self::Unavailable(_)

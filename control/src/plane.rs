@@ -21,7 +21,7 @@ use crate::{
     ApiClient, ApiError, ClusterSettings,
     api::{
         State,
-        aggregation::{Aggregator, Follower},
+        aggregation::{Aggregator, Contents, Follower},
     },
     audit::{Audit, AuditSettings},
     auth::{
@@ -178,6 +178,7 @@ impl ControlPlane {
         tasks.push(tokio::spawn(async move { fairness.follow(&upkeep, ends).await }));
         let defaults = ControllerSettings::default();
         tasks.push(tokio::spawn(serving.run(shutdown.clone())));
+        let contents = Contents::new(aggregator.clone(), client.store().clone(), shutdown.clone());
         let follower = Follower::new(aggregator, client.clone(), shutdown.clone());
         tasks.push(tokio::spawn(follower.run()));
         let controller_settings = ControllerSettings {
@@ -189,6 +190,7 @@ impl ControlPlane {
             root_ca: pki.authority().to_owned(),
             token_issuer: Some(issuer),
             certificates: Some((pki.signer(), authorizer.clone())),
+            other_servers: Some(Arc::new(contents)),
         };
         tasks.extend(controllers::spawn(client.clone(), controller_settings, shutdown.clone()));
         tasks.extend([rbac_follower, idle_objects, key_follower]);

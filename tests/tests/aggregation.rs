@@ -1,5 +1,8 @@
 //! A group that another API server serves: one in this process, behind an APIService.
 
+#[path = "aggregation/namespaces.rs"]
+mod namespaces;
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -55,25 +58,8 @@ impl Extension {
 
     /// Starts one that a cluster may trust, and makes it an APIService without a Service.
     async fn of(kubectl: &Kubectl) -> Self {
-        let path = "jsonpath={.data.requestheader-client-ca-file}";
-        let config =
-            ["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", path];
-        let extension = Self::start(&kubectl.run(&config).ok()).await;
-        let (bundle, port) = (extension.https.bundle(), extension.https.port);
-        kubectl.apply(&format!(
-            "\
-apiVersion: apiregistration.k8s.io/v1
-kind: APIService
-metadata: {{name: v1.shop.example.com}}
-spec:
-  group: shop.example.com
-  version: v1
-  groupPriorityMinimum: 1000
-  versionPriority: 15
-  caBundle: {bundle}
-  service: {{name: shop, namespace: default, port: {port}}}
-"
-        ));
+        let extension = Self::start(&authority(kubectl)).await;
+        register(kubectl, &extension.https);
         extension
     }
 
@@ -86,6 +72,33 @@ spec:
         })
         .await;
     }
+}
+
+/// The authority of the certificate that the cluster shows to other servers.
+fn authority(kubectl: &Kubectl) -> String {
+    let path = "jsonpath={.data.requestheader-client-ca-file}";
+    kubectl
+        .run(&["get", "configmap", "-n", "kube-system", "extension-apiserver-authentication", "-o", path])
+        .ok()
+}
+
+/// Makes the server that of `shop.example.com/v1`, behind Service `shop`.
+fn register(kubectl: &Kubectl, https: &HttpsServer) {
+    let (bundle, port) = (https.bundle(), https.port);
+    kubectl.apply(&format!(
+        "\
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {{name: v1.shop.example.com}}
+spec:
+  group: shop.example.com
+  version: v1
+  groupPriorityMinimum: 1000
+  versionPriority: 15
+  caBundle: {bundle}
+  service: {{name: shop, namespace: default, port: {port}}}
+"
+    ));
 }
 
 fn describe(

@@ -247,8 +247,24 @@ fn kubectl_lives_with_a_definition_from_its_birth_to_its_end() {
     let mut next = || lines.next().expect("one more line").expect("text");
     let first = next();
     assert!(first.contains("certificate.certs.example.com/web"), "{first}");
+    // While they go, nothing comes.
+    let hold = |finalizers: &str| {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":{finalizers}}}}}");
+        kubectl.run(&["patch", "cert", "web", "--type=merge", "-p", &patch]).ok()
+    };
+    hold("[\"example.com/hold\"]");
+    next();
+    kubectl.run(&["delete", "crd", "certificates.certs.example.com", "--wait=false"]).ok();
+    let path = "/apis/certs.example.com/v1/namespaces/default/certificates";
+    let refused = kubectl.run_with(&["create", "--raw", path, "-f", "-"], "{}").refused();
+    assert!(
+        refused.contains("create not allowed while custom resource definition is terminating"),
+        "{refused}"
+    );
+    next();
     let before = Instant::now();
-    kubectl.run(&["delete", "crd", "certificates.certs.example.com", "--timeout=30s"]).ok();
+    hold("null");
+    kubectl.run(&["wait", "--for=delete", "crd/certificates.certs.example.com", "--timeout=30s"]).ok();
     assert!(before.elapsed() < Duration::from_secs(20));
     let last = next();
     assert!(last.contains("certificate.certs.example.com/web"), "{last}");

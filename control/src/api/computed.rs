@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     body::Body,
     encoding::Encoding,
-    form::Form,
+    form::{self, Form},
     handler::{Exchange, State, json_response},
     list, resource_metrics, resources, reviews,
     select::Filter,
@@ -62,6 +62,7 @@ async fn components(
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
     let (form, encoding) = resources::negotiate(&exchange, served)?;
+    form.check(verb != "get", || form::go_type(served, verb != "get"))?;
     let entries = entries(exchange.state).await?;
     if verb == "get" {
         let entry = entries.iter().find(|entry| entry.meta.name == call.name);

@@ -15,8 +15,15 @@ pub const METADATA_KIND: &str = "PartialObjectMetadata";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Plain,
-    Table { version: MetaVersion, include: Include },
-    Metadata { version: MetaVersion },
+    Table {
+        version: MetaVersion,
+        include: Include,
+    },
+    /// `of_list` where it is the metadata of a whole list that is asked for.
+    Metadata {
+        version: MetaVersion,
+        of_list: bool,
+    },
 }
 
 /// The version of `meta.k8s.io` that a client knows.
@@ -84,15 +91,39 @@ impl Form {
                     return Ok((Self::Table { version, include: Include::parse(include)? }, encoding));
                 }
                 "PartialObjectMetadata" | "PartialObjectMetadataList" if group == "meta.k8s.io" => {
-                    return Ok((Self::Metadata { version }, encoding));
+                    let of_list = form.ends_with("List");
+                    return Ok((Self::Metadata { version, of_list }, encoding));
                 }
                 _ => (),
             }
         }
+        Err(Self::unacceptable(has_message))
+    }
+
+    /// The refusal of an `Accept` that names no form which is served.
+    pub fn unacceptable(has_message: bool) -> ApiError {
         let protobuf = if has_message { ", application/vnd.kubernetes.protobuf" } else { "" };
-        Err(ApiError::NotAcceptable(format!(
+        ApiError::NotAcceptable(format!(
             "only the following media types are accepted: application/json, application/yaml{protobuf}, \
              application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        ))
+    }
+
+    /// Whether an answer, one object or a list, can have this form; `go_type` is what the answer is to Go.
+    ///
+    /// # Errors
+    /// 406 where one is asked for in the form of the other.
+    pub fn check(self, is_list: bool, go_type: impl FnOnce() -> String) -> Result<(), ApiError> {
+        let (form, what) = match self {
+            Self::Metadata { of_list: false, .. } if is_list => (METADATA_KIND.to_owned(), "a list"),
+            Self::Metadata { of_list: true, .. } if !is_list => {
+                (format!("{METADATA_KIND}List"), "not a list")
+            }
+            _ => return Ok(()),
+        };
+        Err(ApiError::NotAcceptable(format!(
+            "you requested {form}, but the requested object is {what} ({})",
+            go_type()
         )))
     }
 
@@ -100,7 +131,7 @@ impl Form {
     pub fn object(self, served: &Served, entry: &Entry) -> Result<Bytes, ApiError> {
         match self {
             Self::Plain => plain(served, entry),
-            Self::Metadata { version } => Ok(metadata(version, entry)),
+            Self::Metadata { version, .. } => Ok(metadata(version, entry)),
             Self::Table { version, include } => {
                 let rows = [row(served, entry, include, version, Timestamp::now())?];
                 let meta = json!({ "resourceVersion": entry.revision.0.to_string() });
@@ -108,6 +139,17 @@ impl Form {
             }
         }
     }
+}
+
+/// How Go prints the type in which kube-apiserver has these objects: `*apps.DeploymentList`.
+pub fn go_type(served: &Served, is_list: bool) -> String {
+    let list = if is_list { "List" } else { "" };
+    let (package, kind) = match served.info.group {
+        _ if served.kind.is_custom() => ("unstructured", "Unstructured"),
+        "" | "events.k8s.io" => ("core", served.info.kind),
+        group => (group.split('.').next().unwrap_or(group), served.info.kind),
+    };
+    format!("*{package}.{kind}{list}")
 }
 
 /// The clauses of `Accept`, the most wanted (`;q=`) first, those that are equally wanted in their order.
@@ -140,11 +182,7 @@ struct OnlyMetadata<'a> {
 
 /// The object's metadata as an object of its own.
 pub fn metadata(version: MetaVersion, entry: &Entry) -> Bytes {
-    only_metadata(version, &entry.json)
-}
-
-fn only_metadata(version: MetaVersion, json: &[u8]) -> Bytes {
-    let found: Option<OnlyMetadata<'_>> = serde_json::from_slice(json).ok();
+    let found: Option<OnlyMetadata<'_>> = serde_json::from_slice(&entry.json).ok();
     let raw = found.and_then(|found| found.metadata).map_or("{}", RawValue::get);
     let mut bytes = BytesMut::with_capacity(raw.len() + 80);
     bytes.put_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
@@ -170,8 +208,7 @@ pub fn row(
         Include::None => (),
         Include::Metadata => {
             bytes.put_slice(br#","object":"#);
-            // Managers are more than all the rest, and nobody looks for them in a table.
-            bytes.put_slice(&only_metadata(version, &entry.plain_json()));
+            bytes.put_slice(&metadata(version, entry));
         }
         Include::Object => {
             bytes.put_slice(br#","object":"#);
@@ -220,7 +257,7 @@ pub fn table(version: MetaVersion, metadata: Value, columns: Option<Value>, rows
 pub fn scale(form: Form, scale: &Value) -> Bytes {
     match form {
         Form::Plain => to_bytes(scale),
-        Form::Metadata { version } => to_bytes(&scale_metadata(version, scale)),
+        Form::Metadata { version, .. } => to_bytes(&scale_metadata(version, scale)),
         Form::Table { version, include } => scale_table(version, include, scale),
     }
 }
@@ -271,7 +308,7 @@ mod tests {
     fn the_first_form_that_is_known_wins() {
         let form = |accept| Form::negotiate(accept, "", true).expect("acceptable");
         let table = Form::Table { version: MetaVersion::V1, include: Include::Metadata };
-        let metadata = Form::Metadata { version: MetaVersion::V1 };
+        let metadata = Form::Metadata { version: MetaVersion::V1, of_list: true };
         assert_eq!(form(TABLES), (table, Encoding::Json));
         assert_eq!(form("application/json;as=Unheard;v=v1;g=meta.k8s.io,*/*"), (Form::Plain, Encoding::Json));
         assert_eq!(

@@ -236,7 +236,7 @@ pub async fn answer(
             encode(encoding, kind, list_kind, api_version, metadata, items.map(|entry| entry.json.clone()))
                 .await
         }
-        Form::Metadata { version } => {
+        Form::Metadata { version, .. } => {
             let items = entries.into_iter().map(move |entry| form::metadata(version, &entry));
             encode(
                 encoding,

@@ -239,6 +239,13 @@ fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError
         return Err(ApiError::MethodNotAllowed);
     }
     if place.subresource.is_empty() && !place.served.info.verbs.contains(&verb) {
+        // A custom resource has every verb, until its definition goes.
+        if place.served.kind.is_custom() {
+            return Err(ApiError::NotAllowedNow {
+                resource: place.served.qualified.clone(),
+                message: format!("{verb} not allowed while custom resource definition is terminating"),
+            });
+        }
         return Err(ApiError::MethodNotAllowed);
     }
     Ok(verb)
@@ -298,6 +305,11 @@ async fn whole(
     let state = exchange.state;
     let registry = &state.registry;
     let (form, encoding) = negotiate(&exchange, call.served)?;
+    // Before anything is done: Kubernetes would say so only when it is done.
+    if verb != "watch" {
+        let is_list = matches!(verb, "list" | "deletecollection");
+        form.check(is_list, || form::go_type(call.served, is_list))?;
+    }
     match verb {
         "get" => {
             match exchange.query.text("resourceVersion") {
@@ -379,6 +391,7 @@ async fn part(
 ) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
     let (form, _) = negotiate(&exchange, call.served)?;
+    form.check(false, || form::go_type(call.served, false))?;
     match verb {
         "get" => {
             let entry = registry.entry(call)?;
@@ -410,6 +423,7 @@ async fn part(
 async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
     let (form, _) = negotiate(&exchange, call.served)?;
+    form.check(false, || "*autoscaling.Scale".into())?;
     let value = match verb {
         "get" => registry.scale(call)?,
         "update" => {

@@ -15,10 +15,11 @@ use naru_model::{
     Object,
     validation::{FieldErrors, Path},
 };
+use serde_json::json;
 
 use super::{
     body::Body,
-    form,
+    form::{self, Form},
     handler::{Exchange, json_response},
 };
 use crate::{
@@ -35,6 +36,7 @@ const MAX_SECONDS: i64 = 1 << 32;
 
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
+    let form = negotiate(&exchange)?;
     let json = exchange.read_json().await?;
     let request: TokenRequest = serde_json::from_slice(&json).map_err(|error| {
         ApiError::BadRequest(format!(
@@ -69,7 +71,27 @@ pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<
     let expires = Timestamp::from_second(expires).map_err(|error| ApiError::Internal(error.to_string()))?;
     request.status =
         Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) });
-    Ok(json_response(StatusCode::CREATED, form::to_bytes(&request)))
+    let body = match form {
+        Form::Metadata { version, .. } => form::to_bytes(&json!({
+            "kind": form::METADATA_KIND,
+            "apiVersion": version.api_version(),
+            "metadata": request.metadata,
+        })),
+        Form::Plain | Form::Table { .. } => form::to_bytes(&request),
+    };
+    Ok(json_response(StatusCode::CREATED, body))
+}
+
+/// The form of the answer. There are no tables of tokens: who asks for one gets what else it accepts.
+fn negotiate(exchange: &Exchange<'_>) -> Result<Form, ApiError> {
+    let accept = exchange.accept();
+    let others: Vec<&str> = accept.split(',').filter(|clause| !clause.contains("as=Table")).collect();
+    if others.is_empty() {
+        return Err(Form::unacceptable(true));
+    }
+    let (form, _) = Form::negotiate(&others.join(","), "", true)?;
+    form.check(false, || "*authentication.TokenRequest".into())?;
+    Ok(form)
 }
 
 fn seconds_of(request: &TokenRequest) -> i64 {

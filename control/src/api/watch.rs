@@ -259,7 +259,7 @@ impl Watcher {
     fn object(&mut self, entry: &Entry) -> Result<Bytes, ApiError> {
         match self.form {
             Form::Plain => form::plain(&self.served, entry),
-            Form::Metadata { version } => Ok(form::metadata(version, entry)),
+            Form::Metadata { version, .. } => Ok(form::metadata(version, entry)),
             Form::Table { version, include } => {
                 let row = form::row(&self.served, entry, include, version, Timestamp::now())?;
                 let columns =
@@ -282,7 +282,7 @@ impl Watcher {
                 "apiVersion": self.served.api_version,
                 "metadata": metadata,
             })),
-            Form::Metadata { version } => form::to_bytes(&json!({
+            Form::Metadata { version, .. } => form::to_bytes(&json!({
                 "kind": form::METADATA_KIND,
                 "apiVersion": version.api_version(),
                 "metadata": metadata,

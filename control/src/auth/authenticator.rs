@@ -14,7 +14,10 @@ use super::{
     User,
     tokens::{Believed, Oidc, OidcSettings, TokenFile, TokenIssuer, bootstrap_user, jwt::Token},
 };
-use crate::store::{Snapshot, Store};
+use crate::{
+    rarely::Rarely,
+    store::{Snapshot, Store},
+};
 
 /// How many tokens' signatures are remembered as good.
 const REMEMBERED: usize = 16 * 1024;
@@ -37,6 +40,7 @@ pub struct Authenticator {
     anonymous: Option<Arc<User>>,
     token_file: TokenFile,
     oidc: Option<Oidc>,
+    refused_oidc: Rarely,
     issuer: Arc<TokenIssuer>,
     /// Digests of tokens that we have signed. Whether they still count is looked up each time, which is cheap.
     signed: Mutex<HashSet<[u8; 32]>>,
@@ -58,6 +62,7 @@ impl Authenticator {
             anonymous: (!settings.refuses_anonymous).then(|| Arc::new(User::anonymous())),
             token_file,
             oidc: settings.oidc.clone().map(Oidc::new).transpose()?,
+            refused_oidc: Rarely::default(),
             issuer,
             signed: Mutex::default(),
         })
@@ -125,13 +130,21 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<Believed, String> {
         if let Some(oidc) = self.oidc.as_ref().filter(|oidc| oidc.is_issuer_of(token)) {
-            let (user, _) = oidc.user(token, now).await?;
+            let (user, _) = oidc.user(token, now).await.inspect_err(|why| self.refused_oidc(why))?;
             return Ok(Believed { user, audiences: self.issuer.api_audiences() });
         }
         if !self.has_signed(token, text) {
             return Err("invalid signature".into());
         }
         self.issuer.believe(token, text, view, now)
+    }
+
+    /// Says why a token of the provider is not believed, now and then: whoever set the provider up finds no other
+    /// trace, as users are only told that they are not authorized. Every time it is told at debug.
+    fn refused_oidc(&self, why: &str) {
+        if let Some(count) = self.refused_oidc.happened() {
+            tracing::warn!(count, why, "tokens of the OIDC provider are not believed, the last one because");
+        }
     }
 
     fn has_signed(&self, token: &Token<'_>, text: &str) -> bool {

@@ -177,29 +177,89 @@ fn accepted(
     let held = definition.status.as_ref().and_then(|status| status.accepted_names.clone());
     let mut names = held.unwrap_or_default();
     let mut conflict = None;
-    let mut is_free = |taken: &BTreeSet<String>, name: &str, reason: &'static str| {
-        let is_free = name.is_empty() || !taken.contains(name);
-        if !is_free && conflict.is_none() {
-            conflict = Some((reason, format!("{name:?} is already in use")));
+    // Of several conflicts the last one is told, as by Kubernetes.
+    let mut are_free = |taken: &BTreeSet<String>, names: &[&str], reason: &'static str| {
+        let mut used: Vec<String> = Vec::new();
+        for name in names.iter().filter(|name| taken.contains(**name)) {
+            let problem = format!("{name:?} is already in use");
+            if !used.contains(&problem) {
+                used.push(problem);
+            }
         }
-        is_free
+        match used.as_slice() {
+            [] => return true,
+            [one] => conflict = Some((reason, one.clone())),
+            many => conflict = Some((reason, format!("[{}]", many.join(", ")))),
+        }
+        false
     };
-    if is_free(&resources, &asked.plural, "PluralConflict") {
+    if are_free(&resources, &[&asked.plural], "PluralConflict") {
         names.plural.clone_from(&asked.plural);
     }
-    if is_free(&resources, asked.singular.as_deref().unwrap_or_default(), "SingularConflict") {
+    if are_free(&resources, &[asked.singular.as_deref().unwrap_or_default()], "SingularConflict") {
         names.singular.clone_from(&asked.singular);
     }
-    let short_names = asked.short_names.clone().unwrap_or_default();
-    if short_names.iter().all(|name| is_free(&resources, name, "ShortNamesConflict")) {
+    let short_names: Vec<&str> = asked.short_names.iter().flatten().map(String::as_str).collect();
+    if are_free(&resources, &short_names, "ShortNamesConflict") {
         names.short_names.clone_from(&asked.short_names);
     }
-    if is_free(&kinds, &asked.kind, "KindConflict") {
+    if are_free(&kinds, &[&asked.kind], "KindConflict") {
         names.kind.clone_from(&asked.kind);
     }
-    if is_free(&kinds, asked.list_kind.as_deref().unwrap_or_default(), "ListKindConflict") {
+    if are_free(&kinds, &[asked.list_kind.as_deref().unwrap_or_default()], "ListKindConflict") {
         names.list_kind.clone_from(&asked.list_kind);
     }
     names.categories.clone_from(&asked.categories);
     (names, conflict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::{framework::Typed, testing::World};
+
+    fn definition(plural: &str, short_names: &[&str], kind: &str) -> CustomResourceDefinition {
+        let singular = kind.to_lowercase();
+        let list_kind = format!("{kind}List");
+        let definition = json!({
+            "metadata": { "name": format!("{plural}.shop.example.com") },
+            "spec": {
+                "group": "shop.example.com", "scope": "Namespaced", "versions": [],
+                "names": {
+                    "plural": plural, "singular": singular, "kind": kind, "listKind": list_kind, "shortNames": short_names,
+                },
+            },
+        });
+        serde_json::from_value(definition).expect("a definition")
+    }
+
+    #[test]
+    fn of_names_in_use_the_last_sort_is_told_with_all_its_names() {
+        let mut world = World::default();
+        let mut look = |definition: CustomResourceDefinition| {
+            let key = key_of::<CustomResourceDefinition>("", definition.name());
+            let name = definition.name().to_owned();
+            world.add(definition);
+            world.settle(&Typed(Definitions), &key);
+            let stored = world.get::<CustomResourceDefinition>("", &name);
+            let conditions = stored.status.clone().and_then(|status| status.conditions).unwrap_or_default();
+            let accepted = conditions.into_iter().find(|condition| condition.type_ == "NamesAccepted");
+            let accepted = accepted.expect("it is told");
+            (accepted.reason.unwrap_or_default(), accepted.message.unwrap_or_default())
+        };
+        let fine = ("NoConflicts".into(), "no conflicts found".into());
+        assert_eq!(look(definition("carts", &["ct", "crt"], "Cart")), fine);
+        assert_eq!(
+            look(definition("trolleys", &["ct", "tr", "crt"], "Trolley")),
+            ("ShortNamesConflict".into(), r#"["ct" is already in use, "crt" is already in use]"#.into())
+        );
+        assert_eq!(
+            look(definition("barrows", &["ct"], "Barrow")),
+            ("ShortNamesConflict".into(), r#""ct" is already in use"#.into())
+        );
+        assert_eq!(
+            look(definition("wagons", &["ct"], "Cart")),
+            ("ListKindConflict".into(), r#""CartList" is already in use"#.into())
+        );
+    }
 }

@@ -39,6 +39,8 @@ use crate::{
     auth::{Authorizer, TokenIssuer, signing::Authority},
     registry::Registry,
 };
+pub use namespace::{Found, OtherServers};
+
 use framework::{Controller, Hub, Runner, RunnerSettings, Typed};
 
 /// What the controllers need to know beside the objects.
@@ -56,6 +58,8 @@ pub struct ControllerSettings {
     pub token_issuer: Option<Arc<TokenIssuer>>,
     /// Signs certificates, and knows whose requests need no approval; without them requests wait.
     pub certificates: Option<(Arc<Authority>, Arc<Authorizer>)>,
+    /// What else serves objects in namespaces; without it only what is stored here counts.
+    pub other_servers: Option<Arc<dyn OtherServers>>,
 }
 
 impl Default for ControllerSettings {
@@ -67,6 +71,7 @@ impl Default for ControllerSettings {
             root_ca: String::new(),
             token_issuer: None,
             certificates: None,
+            other_servers: None,
         }
     }
 }
@@ -101,7 +106,7 @@ fn controllers(settings: ControllerSettings, registry: Registry) -> Vec<Arc<dyn 
         Arc::new(nodes::TaintEviction),
         Arc::new(nodes::PodGc),
         Arc::new(garbage::GarbageCollector),
-        Arc::new(Typed(namespace::Namespaces)),
+        Arc::new(Typed(namespace::Namespaces::new(settings.other_servers))),
         Arc::new(event_ttl::EventTtl),
         Arc::new(cluster_roles::ClusterRoleAggregation),
         Arc::new(Typed(definitions::Definitions)),

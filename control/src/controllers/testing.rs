@@ -253,6 +253,10 @@ impl World {
                 Ok(key.name().into())
             }
             Action::Tell => Ok(String::new()),
+            Action::Errand(errand) => {
+                futures::executor::block_on(errand.run());
+                Ok(String::new())
+            }
         }
     }
 

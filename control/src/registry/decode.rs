@@ -79,7 +79,13 @@ pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Resu
             check_type(served, &value)?;
             served.kind.decode_value(value, &mut unknown)
         }
-        None => served.kind.decode(json, &mut unknown),
+        None => match served.kind.decode(json, &mut unknown) {
+            Err(error) if is_null_quantity(&error) => {
+                let json = with_zeros(served, json, error)?;
+                return self::object(served, &Text { json, repeated: text.repeated.clone() }, validation);
+            }
+            decoded => decoded,
+        },
         Some(conversion) => {
             let value: Value =
                 serde_json::from_slice(json).map_err(|error| unreadable(served, json, &error))?;
@@ -92,6 +98,31 @@ pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Resu
     let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
+}
+
+/// Whether serde stopped at a quantity that is null.
+fn is_null_quantity(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("invalid type: null, expected Quantity")
+}
+
+/// `json` with zeros where quantities are null, which is what null is to Go's quantities; `error` is what came of the
+/// first one. Hardly anybody writes such things, so that it need not be fast: but not slow without bounds either.
+fn with_zeros(served: &Served, json: &[u8], mut error: serde_json::Error) -> Result<Bytes, ApiError> {
+    const MOST: usize = 64;
+    const NULL: &[u8] = b"null";
+    let mut text = json.to_vec();
+    for _ in 0..MOST {
+        let stop = offset(&text, &error);
+        let Some(start) = stop.checked_sub(NULL.len()).filter(|start| &text[*start..stop] == NULL) else {
+            break;
+        };
+        text.splice(start..stop, *b"\"0\"");
+        match served.kind.decode(&text, &mut |_| ()) {
+            Err(next) if is_null_quantity(&next) => error = next,
+            _ => return Ok(text.into()),
+        }
+    }
+    Err(unreadable(served, &text, &error))
 }
 
 /// A refusal tells them as one problem, as Kubernetes' YAML decoder does; warnings are one each.

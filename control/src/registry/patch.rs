@@ -70,9 +70,7 @@ pub(crate) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Res
     }
     .map_err(|error| match error {
         PatchError::Malformed(_) => ApiError::BadRequest(error.to_string()),
-        PatchError::DoesNotApply(why) => ApiError::PatchFailed(format!(
-            "the server rejected our request due to an error in our request: {why}"
-        )),
+        PatchError::DoesNotApply(why) => ApiError::PatchFailed(why),
         PatchError::TooMany { limit, .. } | PatchError::TooLarge { limit, .. } => {
             ApiError::TooLarge { limit }
         }

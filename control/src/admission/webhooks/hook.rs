@@ -182,7 +182,7 @@ impl Hook {
         let answer = client.call(&review).await;
         let answer = answer.map_err(|problem| failed(format!("failed to call webhook: {problem}")))?;
         let mut verdict = review::verdict(answer, self.version, &uid, self.is_mutating)
-            .map_err(|problem| failed(format!("received invalid webhook response: {problem}")))?;
+            .map_err(|problem| failed(problem.to_string()))?;
         verdict.note(&self.name, asked);
         Ok(verdict)
     }

@@ -182,17 +182,23 @@ fn apply(
     }
     let before = review::shown(asked, served, mutable.content(), true)?;
     let mut after = before.clone();
-    apply_patch(&Patch::Json(patch.clone()), "", &mut after)
-        .map_err(|error| ApiError::Internal(format!("the patch of admission webhook {hook:?}: {error}")))?;
+    apply_patch(&Patch::Json(patch.clone()), "", &mut after).map_err(|error| useless(hook, error))?;
     if after == before {
         return Ok(false);
     }
-    mutable.put(asked, served, after).map_err(|error| {
-        ApiError::Internal(format!(
-            "what admission webhook {hook:?} makes of the object cannot be read: {error}"
-        ))
-    })?;
+    mutable.put(asked, served, after).map_err(|error| useless(hook, error))?;
     Ok(true)
+}
+
+/// The refusal of a request that a webhook spoiled. As in Kubernetes the client is only told what was wrong, so the log
+/// tells by whom.
+fn useless(hook: &str, error: ApiError) -> ApiError {
+    let why = match error {
+        ApiError::Internal(why) | ApiError::PatchFailed(why) => why,
+        other => other.to_string(),
+    };
+    tracing::warn!(webhook = hook, why, "what a webhook makes of an object cannot be used");
+    ApiError::Internal(why)
 }
 
 /// Asks validating webhooks, all at once.

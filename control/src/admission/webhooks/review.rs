@@ -10,7 +10,7 @@ use crate::{
     admission::{expressions::Facts, matching::Operation},
     audit::Level,
     auth::User,
-    registry::Served,
+    registry::{Served, decode},
 };
 
 const GROUP: &str = "admission.k8s.io";
@@ -25,6 +25,21 @@ pub(super) struct Verdict {
     pub patch: Option<Value>,
     warnings: Vec<String>,
     audit_annotations: Map<String, Value>,
+}
+
+/// Why an answer is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Misread {
+    #[error("received invalid webhook response: {0}")]
+    Invalid(String),
+    #[error("received undecodable patch in webhook response: {0}")]
+    Undecodable(String),
+}
+
+impl From<String> for Misread {
+    fn from(problem: String) -> Self {
+        Self::Invalid(problem)
+    }
 }
 
 /// The review that asks about a request in the form of `served`.
@@ -147,22 +162,23 @@ pub(super) fn verdict(
     version: &str,
     uid: &str,
     is_mutating: bool,
-) -> Result<Verdict, String> {
+) -> Result<Verdict, Misread> {
     let Value::Object(mut response) = answer["response"].take() else {
-        return Err("webhook response was absent".into());
+        return Err("webhook response was absent".to_owned().into());
     };
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     // The older version of reviews is taken as it comes.
     if version == "v1" {
         let answered = text(response.get("uid"));
         if answered != uid {
-            return Err(format!("expected response.uid={uid:?}, got {answered:?}"));
+            return Err(format!("expected response.uid={uid:?}, got {answered:?}").into());
         }
         let (api_version, kind) = (text(answer.get("apiVersion")), text(answer.get("kind")));
         if api_version != format!("{GROUP}/v1") || kind != "AdmissionReview" {
             return Err(format!(
                 "expected webhook response of {GROUP}/v1, Kind=AdmissionReview, got {api_version}, Kind={kind}"
-            ));
+            )
+            .into());
         }
     }
     let patch = text(response.get("patch"));
@@ -205,14 +221,19 @@ fn check_patch(patch: &str, patch_type: Option<&str>, is_mutating: bool) -> Resu
     })
 }
 
-fn read_patch(patch: &str) -> Result<Option<Value>, String> {
+fn read_patch(patch: &str) -> Result<Option<Value>, Misread> {
     if patch.is_empty() {
         return Ok(None);
     }
     let json = BASE64.decode(patch).map_err(|error| format!("response.patch is not base64: {error}"))?;
-    let patch: Value =
-        serde_json::from_slice(&json).map_err(|error| format!("response.patch is not JSON: {error}"))?;
-    let is_empty = patch.as_array().is_some_and(Vec::is_empty);
+    let undecodable = |error| Misread::Undecodable(decode::go_syntax_error(&json, &error));
+    let patch: Value = serde_json::from_slice(&json).map_err(undecodable)?;
+    let Some(operations) = patch.as_array() else {
+        let found = decode::go_type(&patch);
+        let why = format!("json: cannot unmarshal {found} into Go value of type jsonpatch.Patch");
+        return Err(Misread::Undecodable(why));
+    };
+    let is_empty = operations.is_empty();
     Ok(Some(patch).filter(|_| !is_empty))
 }
 
@@ -252,6 +273,9 @@ mod tests {
     #[test]
     fn an_answer_must_fit_its_question() {
         let patch = BASE64.encode(r#"[{"op":"remove","path":"/spec"}]"#);
+        let undecodable = |text: &str| {
+            answer(json!({ "uid": "a", "patch": BASE64.encode(text), "patchType": "JSONPatch" }))
+        };
         let cases = [
             (json!({ "apiVersion": "admission.k8s.io/v1" }), true, "webhook response was absent"),
             (answer(json!({ "uid": "b" })), true, r#"expected response.uid="a", got "b""#),
@@ -283,8 +307,18 @@ mod tests {
             (answer(json!({ "uid": "a", "patch": patch, "patchType": "JSONPatch" })), true, ""),
         ];
         for (answer, is_mutating, expected) in cases {
-            let problem = verdict(answer.clone(), "v1", "a", is_mutating).err().unwrap_or_default();
-            assert_eq!(problem, expected, "{answer}");
+            let problem = verdict(answer.clone(), "v1", "a", is_mutating).err();
+            let expected =
+                (!expected.is_empty()).then(|| format!("received invalid webhook response: {expected}"));
+            assert_eq!(problem.map(|problem| problem.to_string()), expected, "{answer}");
+        }
+        for (text, expected) in [
+            ("[{", "unexpected end of JSON input"),
+            ("{}", "json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+        ] {
+            let problem = verdict(undecodable(text), "v1", "a", true).expect_err("it cannot be read");
+            let expected = format!("received undecodable patch in webhook response: {expected}");
+            assert_eq!(problem.to_string(), expected);
         }
     }
 

@@ -98,11 +98,10 @@ impl Aggregator {
         let known = self.parts.load().0.get(&remote.name).cloned();
         let etag = known.as_ref().map_or("", |known| known.etag.as_str());
         let question = Question {
-            path: PATH,
-            user: User::new(USER, Vec::new()),
             etag,
             patience: PATIENCE,
             max_bytes: MAX_BYTES,
+            ..Question::get(PATH, User::new(USER, Vec::new()))
         };
         let refused = |why: &str| {
             tracing::debug!(service = %remote.name, why, "an OpenAPI v2 document could not be taken in");
@@ -168,7 +167,8 @@ impl Aggregator {
     }
 }
 
-fn order(remote: &Remote) -> (i32, String, i32, String) {
+/// Where a version stands among others: the most preferred first.
+pub(super) fn order(remote: &Remote) -> (i32, String, i32, String) {
     let spec = &remote.spec;
     (
         spec.group_priority_minimum.saturating_neg(),

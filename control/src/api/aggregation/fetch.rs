@@ -1,24 +1,48 @@
-//! Asks another server for a document, as this server itself.
+//! Asks another server for something, as this server itself.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
 use tokio_util::sync::CancellationToken;
 
 use super::{Remote, Unavailable, identify};
 use crate::{auth::User, store::Store};
 
+/// A check of whether a server is there may take so long.
+const CHECK_PATIENCE: Duration = Duration::from_secs(5);
+const MAX_LIST_BYTES: usize = 4 << 20;
+
 /// What is asked for, and how much is waited for and taken.
 pub struct Question<'a> {
+    pub method: Method,
     pub path: &'a str,
+    /// JSON, or empty.
+    pub body: Bytes,
+    pub accept: &'static str,
     /// On whose behalf.
     pub user: User,
     /// The tag of what is known already, or nothing.
     pub etag: &'a str,
     pub patience: Duration,
     pub max_bytes: usize,
+}
+
+impl<'a> Question<'a> {
+    /// A `GET` for JSON, with the patience and the bounds of a check of whether the server is there.
+    pub fn get(path: &'a str, user: User) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            body: Bytes::new(),
+            accept: "application/json",
+            user,
+            etag: "",
+            patience: CHECK_PATIENCE,
+            max_bytes: MAX_LIST_BYTES,
+        }
+    }
 }
 
 /// An answer of any status.
@@ -49,14 +73,18 @@ impl Remote {
         };
         let mut headers = HeaderMap::new();
         identify(&mut headers, &question.user).map_err(&failed)?;
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(question.accept));
+        if !question.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         if let Ok(authority) = HeaderValue::try_from(authority) {
             headers.insert(header::HOST, authority);
         }
         if let Some(etag) = HeaderValue::from_str(question.etag).ok().filter(|etag| !etag.is_empty()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
-        let mut request = Request::builder().uri(question.path).body(Empty::<Bytes>::new());
+        let request = Request::builder().method(question.method).uri(question.path);
+        let mut request = request.body(Full::new(question.body));
         if let Ok(request) = &mut request {
             *request.headers_mut() = headers;
         }

@@ -12,9 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Aggregator, CHECK_PATIENCE, Remote, SERVICE_NAME, SERVICES, SLICES, Unavailable, fetch::Question, local,
-};
+use super::{Aggregator, Remote, SERVICE_NAME, SERVICES, SLICES, Unavailable, fetch::Question, local};
 use crate::{
     ApiClient, ApiError,
     api::upstream::unverified_tls,
@@ -28,7 +26,6 @@ const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// A server that is there is asked again after so long, one that is not sooner.
 pub(super) const RECHECK: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
-const MAX_LIST_BYTES: usize = 4 << 20;
 
 /// Keeps an [`Aggregator`] in step with the cluster, on one member.
 pub struct Follower {
@@ -180,7 +177,7 @@ impl Follower {
     /// `GET path` of the other server, as JSON.
     async fn ask(&self, remote: &Remote, path: &str) -> Result<Value, Unavailable> {
         let user = User::new("system:kube-aggregator", vec!["system:masters".into()]);
-        let question = Question { path, user, etag: "", patience: CHECK_PATIENCE, max_bytes: MAX_LIST_BYTES };
+        let question = Question::get(path, user);
         let answer = remote.fetch(question, self.client.store(), &self.shutdown).await?;
         let failed = |why: String| {
             let message = format!("failing or missing response from {}: {why}", answer.url);

@@ -4,13 +4,14 @@
 //! server trusts, because of the certificate that comes with them. [`Follower`] keeps the list, and finds out who is
 //! available. What does not concern it pays one look at an empty list.
 
+mod contents; // What others keep in a namespace that goes.
 mod discovery; // What others serve, beside what we serve.
 mod documents; // How others describe what they serve.
 mod fetch; // One document of another server.
 mod follower; // Who is there.
 mod local; // The APIServices of what is served here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -30,6 +31,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub use contents::Contents;
 pub use follower::Follower;
 
 use super::{
@@ -42,9 +44,6 @@ use crate::{
     auth::{Attributes, User, pki::Identity},
     store::{Entry, Key, Scope, Store},
 };
-
-/// A check of whether a server is there may take so long.
-const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices.discovery.k8s.io";

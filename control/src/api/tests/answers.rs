@@ -174,3 +174,72 @@ async fn who_may_not_ask_does_not_learn_what_there_is() {
         )
     );
 }
+
+#[tokio::test]
+async fn metadata_is_asked_for_as_that_of_one_object_or_of_a_list() {
+    let cluster = Cluster::start().await;
+    cluster.post(MAPS, &config_map("a", json!({}))).await.expect(201);
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    cluster.post(deployments, &deployment("web", json!(3))).await.expect(201);
+    let one = "you requested PartialObjectMetadata, but the requested object is a list";
+    let many = "you requested PartialObjectMetadataList, but the requested object is not a list";
+    for (method, path, accept, expected) in [
+        ("GET", MAPS, METADATA, format!("{one} (*core.ConfigMapList)")),
+        ("DELETE", MAPS, METADATA, format!("{one} (*core.ConfigMapList)")),
+        ("GET", deployments, METADATA, format!("{one} (*apps.DeploymentList)")),
+        ("GET", "/api/v1/componentstatuses", METADATA, format!("{one} (*core.ComponentStatusList)")),
+        ("GET", &format!("{MAPS}/a"), METADATA_LIST, format!("{many} (*core.ConfigMap)")),
+        ("DELETE", &format!("{MAPS}/a"), METADATA_LIST, format!("{many} (*core.ConfigMap)")),
+        ("GET", &format!("{deployments}/web/scale"), METADATA_LIST, format!("{many} (*autoscaling.Scale)")),
+    ] {
+        let answer = cluster.exchange(method, path, JSON, accept, Bytes::new()).await;
+        assert_eq!((answer.status, answer.message()), (406, expected.as_str()), "{method} {path}");
+        assert_eq!(answer.body["reason"], "NotAcceptable");
+    }
+    // Nothing was deleted for an answer that could not be given.
+    let maps = cluster.get_as(MAPS, METADATA_LIST).await.expect(200);
+    assert_eq!(maps["items"].as_array().map(Vec::len), Some(1), "{maps}");
+}
+
+#[tokio::test]
+async fn a_token_is_shown_as_it_is_or_by_its_metadata() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/shop/serviceaccounts/default/token";
+    let ask = async |accept: &str| {
+        cluster.exchange("POST", path, JSON, accept, json!({ "spec": {} }).to_string().into()).await
+    };
+    for accept in [JSON, &format!("{TABLE},{JSON}")] {
+        let token = ask(accept).await.expect(201);
+        assert_eq!(token["kind"], "TokenRequest");
+        assert!(token["status"]["token"].is_string(), "{token}");
+    }
+    let metadata = ask(METADATA).await.expect(201);
+    is_metadata(&metadata, "default");
+    assert!(metadata.get("status").is_none(), "{metadata}");
+    for accept in [TABLE, METADATA_LIST, "text/plain"] {
+        assert_eq!(ask(accept).await.status, 406, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn a_quantity_that_is_null_is_zero() {
+    let cluster = Cluster::start().await;
+    let mut pod = pod("p");
+    let container = &mut pod["spec"]["containers"][0];
+    container["resources"] = json!({
+        "limits": { "cpu": null, "memory": "1Gi" }, "requests": { "memory": null, "cpu": null },
+    });
+    let made = cluster.post("/api/v1/namespaces/shop/pods", &pod).await.expect(201);
+    let resources = &made["spec"]["containers"][0]["resources"];
+    assert_eq!(
+        *resources,
+        json!({ "limits": { "cpu": "0", "memory": "1Gi" }, "requests": { "cpu": "0", "memory": "0" } })
+    );
+    // Null is no zero elsewhere, and a body of nothing else does not keep anybody busy.
+    pod["metadata"] = json!({ "name": "q", "labels": { "a": null } });
+    let many: serde_json::Map<String, Value> =
+        (0..10_000).map(|index| (format!("example.com/r{index}"), Value::Null)).collect();
+    pod["spec"]["containers"][0]["resources"] = json!({ "limits": many });
+    let refused = cluster.post("/api/v1/namespaces/shop/pods", &pod).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+}

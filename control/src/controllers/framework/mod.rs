@@ -20,7 +20,7 @@ mod tests;
 pub use cache::{Cache, Change, Member, controller_of};
 pub use events::Recorder;
 pub use hub::Hub;
-pub use plan::{Action, Note, Plan, Report, Stage, Write};
+pub use plan::{Action, Errand, Note, Plan, Report, Stage, Write};
 pub use runner::{Runner, Settings as RunnerSettings};
 
 use std::{sync::Arc, time::Duration};

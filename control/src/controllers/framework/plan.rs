@@ -1,7 +1,8 @@
 //! What a reconciler answers: the writes, in order, and when to look again.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingAdmissionPolicy,
     apps::v1::{Deployment, ReplicaSet},
@@ -94,6 +95,14 @@ pub enum Action {
     },
     /// Writes nothing but the event in its report.
     Tell,
+    /// Writes nothing here.
+    Errand(Arc<dyn Errand>),
+}
+
+/// What has to be done beyond the API: a conversation with somebody else. What comes of it, failures included, the
+/// controller keeps for its next look; it must ask for one.
+pub trait Errand: fmt::Debug + Send + Sync {
+    fn run(&self) -> BoxFuture<'_, ()>;
 }
 
 /// One event's type, reason and message. `{name}` in the message becomes the written object's name, `{error}`
@@ -148,6 +157,9 @@ impl Write {
     }
     pub fn merge_patch(key: Key, subresource: &'static str, patch: serde_json::Value) -> Self {
         Action::Patch { key, subresource, patch: Patch::Merge(patch) }.into()
+    }
+    pub fn errand(errand: impl Errand + 'static) -> Self {
+        Action::Errand(Arc::new(errand)).into()
     }
     /// Deletes the object only if it is still the one that was decided on.
     pub fn delete<T: Object>(object: &T) -> Self {

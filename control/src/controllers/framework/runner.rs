@@ -251,6 +251,10 @@ async fn send(client: &ApiClient, action: &Action) -> Result<Option<Arc<Entry>>,
             .await
             .map(|()| None),
         Action::Tell => Ok(None),
+        Action::Errand(errand) => {
+            errand.run().await;
+            Ok(None)
+        }
     }
 }
 
@@ -269,7 +273,7 @@ fn target_of(action: &Action) -> &str {
     match action {
         Action::Create(body) | Action::Update(body) | Action::UpdateStatus(body) => body.name(),
         Action::Patch { key, .. } | Action::Delete { key, .. } => key.as_str(),
-        Action::Tell => "",
+        Action::Tell | Action::Errand(_) => "",
     }
 }
 

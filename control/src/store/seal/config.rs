@@ -88,7 +88,10 @@ impl Keyring {
         }
         let mut rules = Vec::new();
         for (index, rule) in file.resources.into_iter().enumerate() {
-            rules.push(Rule::new(rule).map_err(|error| format!("resources[{index}].{error}"))?);
+            let explain = |error| format!("resources[{index}].{error}");
+            let rule = Rule::new(rule).map_err(explain)?;
+            rule.check_against(&rules).map_err(explain)?;
+            rules.push(rule);
         }
         if rules.is_empty() {
             return Err("it names no resources".into());
@@ -98,8 +101,11 @@ impl Keyring {
 
     /// The providers for a resource (`secrets`, `deployments.apps`), the one that writes first; None where it is not
     /// encrypted.
-    pub fn providers(&self, resource: &str) -> Option<&[Provider]> {
-        self.rules.iter().find(|rule| rule.covers(resource)).map(|rule| &*rule.providers)
+    pub fn providers(&self, resource: &str) -> Option<impl Iterator<Item = &Provider>> {
+        let pattern = self.rules.iter().find_map(|rule| rule.pattern_for(resource))?;
+        // What several rules name has the providers of all of them.
+        let rules = self.rules.iter().filter(move |rule| rule.resources.iter().any(|of| of == pattern));
+        Some(rules.flat_map(|rule| &rule.providers))
     }
 
     /// Tells how everything is written.
@@ -129,13 +135,56 @@ impl Rule {
         Ok(Self { resources: file.resources, providers, writer })
     }
 
-    fn covers(&self, resource: &str) -> bool {
+    /// That nothing before it, in this rule or one of the `earlier` ones, keeps what it names from being chosen by it.
+    fn check_against(&self, earlier: &[Self]) -> Result<(), String> {
+        for (index, resource) in self.resources.iter().enumerate() {
+            if resource.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                return Err(format!(
+                    "resources: {resource}: resource name should not contain capital letters"
+                ));
+            }
+            let group = resource.split_once('.').map_or("", |(_, group)| group);
+            let refused = match resource.as_str() {
+                "*" => {
+                    "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources"
+                }
+                "*.*" | "*." if self.resources.len() > 1 => {
+                    "using resources other than '*.*' and '*.' in the same resource list is not allowed as they will be \
+                     masked"
+                }
+                _ if group == "events.k8s.io" => {
+                    "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in \
+                     the config file"
+                }
+                _ if group == "extensions" => {
+                    "'extensions' group has been removed and cannot be used for encryption"
+                }
+                _ => "",
+            };
+            if !refused.is_empty() {
+                return Err(format!("resources: {resource}: {refused}"));
+            }
+            let of_group = format!("*.{group}");
+            let before = earlier.iter().flat_map(|rule| &rule.resources).chain(&self.resources[..index]);
+            let mut before = before.filter(|pattern| **pattern == of_group || *pattern == "*.*");
+            if let Some(pattern) = before.next() {
+                return Err(format!(
+                    "resources: resource {resource:?} is masked by earlier rule {pattern:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// By which of its patterns it is there for a resource.
+    fn pattern_for(&self, resource: &str) -> Option<&str> {
         let group = resource.split_once('.').map_or("", |(_, group)| group);
-        self.resources.iter().any(|pattern| match pattern.strip_prefix("*.") {
+        let found = self.resources.iter().find(|pattern| match pattern.strip_prefix("*.") {
             Some("*") => true,
             Some(of) => of == group,
-            None => pattern == resource,
-        })
+            None => *pattern == resource,
+        });
+        found.map(String::as_str)
     }
 }
 

@@ -95,7 +95,7 @@ impl Sealer {
     pub fn seal<'a>(&self, key: &Key, json: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(file) = &self.file else { return Cow::Borrowed(json) };
         let keyring = file.keyring.load();
-        match keyring.providers(key.resource()).and_then(<[Provider]>::first) {
+        match keyring.providers(key.resource()).and_then(|mut providers| providers.next()) {
             None => Cow::Borrowed(json),
             Some(provider) => provider.seal(key.as_str(), json),
         }
@@ -119,7 +119,7 @@ impl Sealer {
         let keyring = file.keyring.load();
         let (path, providers) = (file.path.display(), keyring.providers(key.resource()));
         if !is_sealed {
-            let is_readable = providers.is_none_or(|providers| providers.iter().any(Provider::is_identity));
+            let is_readable = providers.is_none_or(|mut providers| providers.any(Provider::is_identity));
             return if is_readable {
                 Ok(None)
             } else {
@@ -133,7 +133,7 @@ impl Sealer {
         }
         let (provider, name) = names(stored);
         let mut is_known = false;
-        for candidate in providers.unwrap_or_default().iter().filter(|of| of.wrote(stored)) {
+        for candidate in providers.into_iter().flatten().filter(|of| of.wrote(stored)) {
             if let Some(json) = candidate.open(key.as_str(), stored) {
                 return Ok(Some(json));
             }

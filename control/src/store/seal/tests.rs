@@ -114,6 +114,53 @@ fn resources_are_chosen_by_name_and_group() {
     }
 }
 
+/// A configuration of rules for `resources`, each with a key of its own.
+fn rules(resources: &[&str]) -> String {
+    let provider = |index: usize| aesgcm(&format!("k{index}"), LONG);
+    let rule = |(index, names): (usize, &&str)| {
+        format!("- resources: [{names}]\n  providers:\n  - {}\n", provider(index))
+    };
+    let rules: String = resources.iter().enumerate().map(rule).collect();
+    format!("apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n{rules}")
+}
+
+#[test]
+fn a_rule_that_would_never_count_is_refused() {
+    for (resources, expected) in [
+        (&["'*.'", "secrets"][..], r#"resource "secrets" is masked by earlier rule "*.""#),
+        (&["'*.*'", "'*.apps'"], r#"resource "*.apps" is masked by earlier rule "*.*""#),
+        (&["'*.apps'", "'*.apps'"], r#"resource "*.apps" is masked by earlier rule "*.apps""#),
+        (
+            &["'*.apps', deployments.apps"],
+            r#"resource "deployments.apps" is masked by earlier rule "*.apps""#,
+        ),
+        (&["'*.', secrets"], "using resources other than '*.*' and '*.' in the same resource list"),
+        (&["'*'"], "use '*.' to encrypt all the resources from core API group"),
+        (&["Secrets"], "resource name should not contain capital letters"),
+        (&["events.events.k8s.io"], "Use 'events' instead in the config file"),
+    ] {
+        let error = Keyring::parse(&rules(resources)).err().expect("refused");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_comes_first_counts_and_what_two_rules_name_has_the_keys_of_both() {
+    let keyring = Keyring::parse(&rules(&["secrets, configmaps", "secrets", "'*.'", "'*.*'"])).expect("fine");
+    let keys = |resource| {
+        let providers = keyring.providers(resource).expect("it is encrypted");
+        let names = providers.map(|provider| match provider {
+            Provider::Identity => "none".to_owned(),
+            Provider::Key { prefix, .. } => prefix.clone(),
+        });
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(keys("secrets"), "k8s:enc:aesgcm:v1:k0: k8s:enc:aesgcm:v1:k1:");
+    assert_eq!(keys("configmaps"), "k8s:enc:aesgcm:v1:k0:");
+    assert_eq!(keys("pods"), "k8s:enc:aesgcm:v1:k2:");
+    assert_eq!(keys("jobs.batch"), "k8s:enc:aesgcm:v1:k3:");
+}
+
 #[test]
 fn what_cannot_be_read_is_explained() {
     let sealed = sealer("secrets", &[&aesgcm("k1", LONG)]).seal(&key("secrets"), JSON).into_owned();

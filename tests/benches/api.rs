@@ -33,15 +33,35 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[tokio::main]
 async fn main() {
     let server = Server::from_env();
-    let etcd = Etcd::start().await;
     let mut table = Table::new(&["what", "clients", "per second", "p50", "p99", "CPU per request", "target"]);
+    // `-- watch` measures watches alone, and leaves the report as it is.
+    let is_whole = !std::env::args().any(|argument| argument == "watch");
+    if is_whole {
+        requests(&server, &mut table).await;
+        list(&server, &mut table).await;
+    }
+    for watchers in WATCHERS {
+        watch_cost(&server, watchers, &mut table).await;
+    }
+    for watchers in WATCHERS {
+        watch_latency(&server, watchers, &mut table).await;
+    }
+    if is_whole {
+        report("api", "cargo bench -p naru-tests --bench api", &table);
+    } else {
+        println!("{table}");
+    }
+}
+
+async fn requests(server: &Server, table: &mut Table) {
+    let etcd = Etcd::start().await;
     for clients in [1, 16, 64] {
         let puts = match &etcd {
             Some(etcd) => Some(etcd_puts(etcd, clients).await),
             None => None,
         };
         for request in Request::ALL {
-            let load = load(&server, clients, request).await;
+            let load = load(server, clients, request).await;
             let target = if clients == 64 { request.target() } else { "" };
             table.row(&load.row(request.name(), clients, target));
             if let (Request::CreateConfigMap, Some(puts)) = (request, &puts) {
@@ -50,14 +70,6 @@ async fn main() {
             }
         }
     }
-    list(&server, &mut table).await;
-    for watchers in WATCHERS {
-        watch_cost(&server, watchers, &mut table).await;
-    }
-    for watchers in WATCHERS {
-        watch_latency(&server, watchers, &mut table).await;
-    }
-    report("api", "cargo bench -p naru-tests --bench api", &table);
 }
 
 /// The server that is measured.

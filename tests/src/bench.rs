@@ -1,6 +1,9 @@
 //! What the benchmarks share: samples, tables, and the page that the tables are written to.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 /// Measured values of one thing.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +59,12 @@ impl Table {
     pub fn row<S: AsRef<str>>(&mut self, cells: &[S]) {
         let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
     }
 }
 

@@ -34,37 +34,38 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 async fn main() {
     let server = Server::from_env();
     let mut table = Table::new(&["what", "clients", "per second", "p50", "p99", "CPU per request", "target"]);
-    // `-- watch` measures watches alone, and leaves the report as it is.
-    let is_whole = !std::env::args().any(|argument| argument == "watch");
-    if is_whole {
-        requests(&server, &mut table).await;
+    // `-- TEXT …` measures only what has one of the texts in its name, and leaves the report as it is.
+    let texts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_asked = |name: &str| texts.is_empty() || texts.iter().any(|text| name.contains(text));
+    requests(&server, is_asked, &mut table).await;
+    if is_asked("list 10,000 Pods") {
         list(&server, &mut table).await;
     }
-    for watchers in WATCHERS {
-        watch_cost(&server, watchers, &mut table).await;
+    if is_asked("watch") {
+        for watchers in WATCHERS {
+            watch_cost(&server, watchers, &mut table).await;
+        }
+        for watchers in WATCHERS {
+            watch_latency(&server, watchers, &mut table).await;
+        }
     }
-    for watchers in WATCHERS {
-        watch_latency(&server, watchers, &mut table).await;
-    }
-    if is_whole {
+    if texts.is_empty() {
         report("api", "cargo bench -p naru-tests --bench api", &table);
     } else {
         println!("{table}");
     }
 }
 
-async fn requests(server: &Server, table: &mut Table) {
-    let etcd = Etcd::start().await;
+/// Each kind of request by few and by many clients, and etcd beside the one that it is the peer of.
+async fn requests(server: &Server, is_asked: impl Fn(&str) -> bool, table: &mut Table) {
+    let etcd = if is_asked(Request::CreateConfigMap.name()) { Etcd::start().await } else { None };
     for clients in [1, 16, 64] {
-        let puts = match &etcd {
-            Some(etcd) => Some(etcd_puts(etcd, clients).await),
-            None => None,
-        };
-        for request in Request::ALL {
+        for request in Request::ALL.into_iter().filter(|request| is_asked(request.name())) {
             let load = load(server, clients, request).await;
             let target = if clients == 64 { request.target() } else { "" };
             table.row(&load.row(request.name(), clients, target));
-            if let (Request::CreateConfigMap, Some(puts)) = (request, &puts) {
+            if let (Request::CreateConfigMap, Some(etcd)) = (request, &etcd) {
+                let puts = etcd_puts(etcd, clients).await;
                 let ratio = format!("{:.2} × of it above", load.rate() / puts.rate());
                 table.row(&puts.row("peer: etcd, raw put of 1 kB", clients, &ratio));
             }

@@ -28,8 +28,9 @@ use crate::{
 
 /// How long a client may make us wait for a revision that is not there yet.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Lists larger than this are sent in pieces, so that no list is in memory twice.
-const PIECE_BYTES: usize = 256 << 10;
+/// Lists larger than this are sent in pieces, so that no list is in memory twice, and a piece is still in the cache when
+/// it is encrypted.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// The parameters that choose a state of the collection and a part of it.
 #[derive(Debug)]
@@ -55,6 +56,9 @@ struct Token {
     rv: i64,
     /// `namespace/name` of the last object of the page before.
     start: String,
+    /// How many objects follow, where that was counted: what has the same revision need not be counted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
 impl ListOptions {
@@ -151,8 +155,8 @@ impl Token {
         Ok(token)
     }
 
-    fn encode(rv: i64, start: &str) -> String {
-        let token = Self { v: "meta.k8s.io/v1".into(), rv, start: start.into() };
+    fn encode(rv: i64, start: &str, left: Option<usize>) -> String {
+        let token = Self { v: "meta.k8s.io/v1".into(), rv, start: start.into(), left };
         BASE64.encode(form::to_bytes(&token))
     }
 
@@ -169,7 +173,9 @@ pub async fn view(store: &Store, served: &Served, options: &ListOptions) -> Resu
             return Ok(store.snapshot());
         }
         return store.resource_at(&served.storage, Revision(token.rv as u64)).map_err(|error| match error {
-            StoreError::Expired(_) => ApiError::ContinueExpired { token: Token::encode(-1, &token.start) },
+            StoreError::Expired(_) => {
+                ApiError::ContinueExpired { token: Token::encode(-1, &token.start, None) }
+            }
             other => other.into(),
         });
     }
@@ -275,7 +281,13 @@ impl Page {
         let has_more = entries.len() == limit && matching.next().is_some();
         let cut_at = entries.last().filter(|_| has_more).map(|entry| entry.key.clone());
         // With a selector Kubernetes does not count either.
-        let remaining = cut_at.as_ref().filter(|_| filter.is_everything()).map(|_| 1 + matching.count());
+        let remaining = cut_at.as_ref().filter(|_| filter.is_everything()).map(|_| {
+            let left = match &options.token {
+                None => Some(view.count(&filter.scope)),
+                Some(token) => token.left.filter(|_| token.rv >= 0),
+            };
+            left.and_then(|left| left.checked_sub(entries.len())).unwrap_or_else(|| 1 + matching.count())
+        });
         // All pages carry the first one's revision.
         let revision = match &options.token {
             Some(token) if token.rv >= 0 => Revision(token.rv as u64),
@@ -289,7 +301,7 @@ impl Page {
         let mut metadata = json!({ "resourceVersion": self.revision.0.max(1).to_string() });
         if let Some(key) = &self.cut_at {
             let start = format!("{}/{}", key.namespace(), key.name());
-            metadata["continue"] = Token::encode(self.revision.0 as i64, &start).into();
+            metadata["continue"] = Token::encode(self.revision.0 as i64, &start, self.remaining).into();
         }
         if let Some(remaining) = self.remaining {
             metadata["remainingItemCount"] = remaining.into();
@@ -334,7 +346,7 @@ fn join(
     metadata: &Value,
     items: impl Iterator<Item = Bytes> + Send + 'static,
 ) -> Body {
-    let mut head = BytesMut::with_capacity(PIECE_BYTES / 16);
+    let mut head = BytesMut::with_capacity(4 << 10);
     head.put_slice(
         format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#)
             .as_bytes(),
@@ -347,6 +359,9 @@ fn join(
         Body::stream(futures::stream::iter(std::iter::once(first).chain(pieces)))
     }
 }
+
+/// What stands between two items and behind the last one.
+const ENDS: usize = 3;
 
 /// The text of a list, cut into pieces of useful size.
 struct Pieces<I> {
@@ -369,6 +384,11 @@ impl<I: Iterator<Item = Bytes>> Iterator for Pieces<I> {
                 self.is_over = true;
                 break;
             };
+            // Room for many at once, or for the one that is larger than a piece.
+            if self.buffer.capacity() - self.buffer.len() < item.len() + ENDS {
+                let more = PIECE_BYTES.saturating_sub(self.buffer.len());
+                self.buffer.reserve(more.max(item.len()) + ENDS);
+            }
             if !std::mem::take(&mut self.is_first) {
                 self.buffer.put_u8(b',');
             }
@@ -401,8 +421,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_journey() {
-        let token = Token::decode(&Token::encode(7, "shop/web-0")).expect("our own token");
-        assert_eq!((token.rv, token.start.as_str()), (7, "shop/web-0"));
+        let token = Token::decode(&Token::encode(7, "shop/web-0", Some(3))).expect("our own token");
+        assert_eq!((token.rv, token.start.as_str(), token.left), (7, "shop/web-0", Some(3)));
         assert_eq!(token.after("pods"), Key::new("pods", "shop", "web-0"));
         assert_eq!(Token::decode("nonsense").expect_err("no token").code(), 400);
     }

@@ -417,6 +417,7 @@ async fn pages_show_the_collection_as_it_was() {
     let token = first.body["metadata"]["continue"].as_str().expect("a token");
     let second = cluster.get(&format!("{MAPS}?limit=2&continue={token}")).await;
     assert_eq!(second.names(), ["c", "d"]);
+    assert_eq!(second.body["metadata"]["remainingItemCount"], 1, "of those that were there");
     assert_eq!(second.body["metadata"]["resourceVersion"], first.body["metadata"]["resourceVersion"]);
     let token = second.body["metadata"]["continue"].as_str().expect("a token");
     let last = cluster.get(&format!("{MAPS}?limit=2&continue={token}")).await;

@@ -30,6 +30,8 @@ use crate::{
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// Frames that are ready are joined up to about this much.
 const PIECE_BYTES: usize = 64 << 10;
+/// So many events are taken at once at most.
+const EVENTS_AT_ONCE: usize = 64;
 /// Watches without a timeout of their own end after this and up to twice as long.
 const LIFETIME: Duration = Duration::from_mins(30);
 
@@ -90,6 +92,7 @@ pub async fn watch(
         form,
         encoding,
         events,
+        taken: VecDeque::new(),
         initial,
         ends_initial_with: (sends_initial == Some(true) && allows_bookmarks).then_some(start),
         columns_sent: false,
@@ -111,6 +114,8 @@ struct Watcher {
     form: Form,
     encoding: Encoding,
     events: Watch,
+    /// Events that wait for the piece before them to be sent.
+    taken: VecDeque<Arc<Event>>,
     initial: VecDeque<Arc<Entry>>,
     /// The revision at which the end of the initial events is to be announced.
     ends_initial_with: Option<Revision>,
@@ -123,7 +128,7 @@ struct Watcher {
 
 /// What woke a watcher up.
 enum Wake {
-    Event(Result<Arc<Event>, Lagged>),
+    Events(Result<Vec<Arc<Event>>, Lagged>),
     Bookmark,
     End,
 }
@@ -137,18 +142,26 @@ impl Watcher {
         if !self.initial.is_empty() || self.ends_initial_with.is_some() {
             return Some(self.next_initial());
         }
-        let mut piece = BytesMut::new();
+        let mut piece = Piece::default();
+        self.put_taken(&mut piece);
         while piece.is_empty() {
             match self.wake().await {
                 Wake::End => return None,
                 Wake::Bookmark => {
                     let bookmark = self.bookmark(self.events.progress(), false);
-                    put_frame(self.encoding, &mut piece, "BOOKMARK", &bookmark);
+                    piece.push(frame(self.encoding, "BOOKMARK", &bookmark));
                 }
-                Wake::Event(event) => self.take_events(event, &mut piece),
+                Wake::Events(Ok(events)) => {
+                    self.taken = events.into();
+                    self.put_taken(&mut piece);
+                }
+                Wake::Events(Err(Lagged)) => {
+                    piece.push(too_old(self.encoding, self.events.progress()));
+                    self.is_over = true;
+                }
             }
         }
-        Some(piece.freeze())
+        Some(piece.join())
     }
 
     async fn wake(&mut self) -> Wake {
@@ -160,7 +173,7 @@ impl Watcher {
         };
         tokio::select! {
             biased;
-            event = self.events.next() => Wake::Event(event),
+            events = self.events.next_many(EVENTS_AT_ONCE) => Wake::Events(events),
             () = self.shutdown.cancelled() => Wake::End,
             () = sleep_until(self.deadline) => Wake::End,
             () = bookmark => Wake::Bookmark,
@@ -168,44 +181,34 @@ impl Watcher {
     }
 
     fn next_initial(&mut self) -> Bytes {
-        let mut piece = BytesMut::new();
-        while piece.len() < PIECE_BYTES
+        let mut piece = Piece::default();
+        while piece.len < PIECE_BYTES
+            && !self.is_over
             && let Some(entry) = self.initial.pop_front()
         {
-            match self.object(&entry) {
-                Ok(object) => put_frame(self.encoding, &mut piece, "ADDED", &object),
-                Err(error) => self.fail(&error, &mut piece),
-            }
+            let object = self.object(&entry);
+            self.put("ADDED", object, &mut piece);
         }
         if self.initial.is_empty()
             && let Some(revision) = self.ends_initial_with.take()
         {
             let bookmark = self.bookmark(revision, true);
-            put_frame(self.encoding, &mut piece, "BOOKMARK", &bookmark);
+            piece.push(frame(self.encoding, "BOOKMARK", &bookmark));
         }
-        piece.freeze()
+        piece.join()
     }
 
-    /// Puts `event` and those that wait behind it into `piece`.
-    fn take_events(&mut self, event: Result<Arc<Event>, Lagged>, piece: &mut BytesMut) {
-        let mut next = event.map(Some);
-        loop {
-            match next {
-                Ok(Some(event)) => self.put_event(&event, piece),
-                Ok(None) => return,
-                Err(Lagged) => {
-                    piece.put_slice(&too_old(self.encoding, self.events.progress()));
-                    self.is_over = true;
-                }
-            }
-            if self.is_over || piece.len() > PIECE_BYTES {
-                return;
-            }
-            next = self.events.try_next();
+    /// Puts events that were taken into `piece`, as many as fit.
+    fn put_taken(&mut self, piece: &mut Piece) {
+        while piece.len < PIECE_BYTES
+            && !self.is_over
+            && let Some(event) = self.taken.pop_front()
+        {
+            self.put_event(&event, piece);
         }
     }
 
-    fn put_event(&mut self, event: &Event, piece: &mut BytesMut) {
+    fn put_event(&mut self, event: &Event, piece: &mut Piece) {
         let is_shown = self.filter.matches(&event.entry);
         let was_shown = event.previous.as_ref().is_some_and(|previous| self.filter.matches(previous));
         let kind = match (event.kind, was_shown, is_shown) {
@@ -226,34 +229,33 @@ impl Watcher {
             self.served.conversion.is_none() && self.served.kind.is_served_as_stored(&event.entry);
         if self.form == Form::Plain && is_as_stored {
             let name = frame_name(self.encoding, kind);
-            piece.put_slice(&event.frame(name, || frame(self.encoding, kind, &event.entry.json)));
-            return;
+            return piece.push(event.frame(name, || frame(self.encoding, kind, &event.entry.json)));
         }
-        match self.object(&event.entry) {
-            Ok(object) => put_frame(self.encoding, piece, kind, &object),
-            Err(error) => self.fail(&error, piece),
-        }
+        let object = self.object(&event.entry);
+        self.put(kind, object, piece);
     }
 
     /// An object that the selector no longer chooses is gone for this watcher: its last chosen state, at the
     /// revision of the change.
-    fn put_left(&mut self, event: &Event, piece: &mut BytesMut) {
+    fn put_left(&mut self, event: &Event, piece: &mut Piece) {
         let Some(previous) = &event.previous else { return };
         let object = match self.form {
             Form::Plain => form::plain(&self.served, previous),
             _ => self.object(previous),
         };
-        match object {
-            Ok(object) => {
-                put_frame(
-                    self.encoding,
-                    piece,
-                    "DELETED",
-                    &with_revision(&object, previous.revision, event.revision),
-                );
+        let object = object.map(|object| with_revision(&object, previous.revision, event.revision));
+        self.put("DELETED", object, piece);
+    }
+
+    /// Puts a frame with `object` into `piece`; an error ends the stream.
+    fn put(&mut self, kind: &str, object: Result<Bytes, ApiError>, piece: &mut Piece) {
+        piece.push(match object {
+            Ok(object) => frame(self.encoding, kind, &object),
+            Err(error) => {
+                self.is_over = true;
+                error_frame(self.encoding, &error)
             }
-            Err(error) => self.fail(&error, piece),
-        }
+        });
     }
 
     fn object(&mut self, entry: &Entry) -> Result<Bytes, ApiError> {
@@ -300,30 +302,46 @@ impl Watcher {
             }
         }
     }
-
-    fn fail(&mut self, error: &ApiError, piece: &mut BytesMut) {
-        piece.put_slice(&error_frame(self.encoding, error));
-        self.is_over = true;
-    }
 }
 
-fn put_frame(encoding: Encoding, piece: &mut BytesMut, kind: &str, object: &[u8]) {
-    if encoding == Encoding::Protobuf {
-        // Only what has a message is watched in protobuf.
-        let object = protobuf::object(object).unwrap_or_default();
-        return piece.put_slice(&protobuf::watch_frame(kind, &object));
+/// Frames that are sent together.
+#[derive(Default)]
+struct Piece {
+    frames: Vec<Bytes>,
+    len: usize,
+}
+
+impl Piece {
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty()
     }
-    piece.reserve(object.len() + 40);
-    piece.put_slice(b"{\"type\":\"");
-    piece.put_slice(kind.as_bytes());
-    piece.put_slice(b"\",\"object\":");
-    piece.put_slice(object);
-    piece.put_slice(b"}\n");
+
+    fn push(&mut self, frame: Bytes) {
+        self.len += frame.len();
+        self.frames.push(frame);
+    }
+
+    /// All frames one after the other; a single one is not copied.
+    fn join(mut self) -> Bytes {
+        match self.frames.len() {
+            1 => self.frames.remove(0),
+            _ => self.frames.concat().into(),
+        }
+    }
 }
 
 fn frame(encoding: Encoding, kind: &str, object: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::new();
-    put_frame(encoding, &mut bytes, kind, object);
+    if encoding == Encoding::Protobuf {
+        // Only what has a message is watched in protobuf.
+        let object = protobuf::object(object).unwrap_or_default();
+        return protobuf::watch_frame(kind, &object).into();
+    }
+    let mut bytes = BytesMut::with_capacity(object.len() + 40);
+    bytes.put_slice(b"{\"type\":\"");
+    bytes.put_slice(kind.as_bytes());
+    bytes.put_slice(b"\",\"object\":");
+    bytes.put_slice(object);
+    bytes.put_slice(b"}\n");
     bytes.freeze()
 }
 

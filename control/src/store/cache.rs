@@ -52,8 +52,9 @@ struct State {
 
 /// The result of looking through a history.
 pub(super) struct Found {
-    pub event: Option<Arc<Event>>,
-    /// The number of the event after `event`, or after the last one.
+    /// In their order.
+    pub events: Vec<Arc<Event>>,
+    /// The number of the event after the last one that was looked at.
     pub position: u64,
     /// All that happened up to this revision was looked at.
     pub seen: Revision,
@@ -115,18 +116,29 @@ impl Cache {
         Ok((history.position_after(from), history.bell().clone()))
     }
 
-    /// The first event from number `position` on that `matches`; `None` where the history begins later.
-    pub fn scan(&self, resource: &str, position: u64, matches: impl Fn(&Event) -> bool) -> Option<Found> {
+    /// The first events from number `position` on that `matches`, at most `limit`; `None` where the history begins
+    /// later.
+    pub fn scan(
+        &self,
+        resource: &str,
+        position: u64,
+        limit: usize,
+        matches: impl Fn(&Event) -> bool,
+    ) -> Option<Found> {
         let state = self.read();
         let history = state.histories.get(resource)?;
-        let mut next = position;
+        let mut found = Found { events: Vec::new(), position, seen: state.view.revision };
         for event in history.since(position)? {
-            next += 1;
+            found.position += 1;
             if matches(event) {
-                return Some(Found { event: Some(event.clone()), position: next, seen: event.revision });
+                found.events.push(event.clone());
+                if found.events.len() == limit {
+                    found.seen = event.revision;
+                    break;
+                }
             }
         }
-        Some(Found { event: None, position: next, seen: state.view.revision })
+        Some(found)
     }
 
     /// Forgets what happened long ago, as [`History::age`] says.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, EventKind, Revision, bell::Bell, snapshot::Entries};
+use super::{Event, EventKind, Revision, bell::Bell, entries::Entries};
 
 /// Events kept per resource: enough for a watcher that pauses while a few thousand pods start.
 const MAX_EVENTS: usize = 8192;
@@ -107,7 +107,7 @@ impl History {
     pub fn undo(&self, entries: &mut Entries, revision: Revision) {
         for event in self.events.iter().rev().take_while(|event| event.revision > revision) {
             match &event.previous {
-                Some(previous) => entries.insert(previous.key.clone(), previous.clone()),
+                Some(previous) => entries.insert(previous.clone()),
                 None => entries.remove(&event.entry.key),
             };
         }

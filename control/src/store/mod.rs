@@ -5,6 +5,7 @@
 
 mod bell; // What wakes watchers.
 mod cache; // The newest view and the recent history, in memory.
+mod entries; // One resource's objects.
 mod entry;
 mod history; // One resource's recent events.
 pub(crate) mod json; // As Go writes it.

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{Entry, Key, Revision, Scope};
-
-/// The entries of one resource, in key order.
-pub(super) type Entries = OrdMap<Key, Arc<Entry>>;
+use super::{Entry, Key, Revision, Scope, entries::Entries};
 
 /// A consistent, immutable view of the whole store; cheap to take and to clone, blocks no writer.
 #[derive(Clone, Default)]
@@ -22,7 +19,7 @@ pub struct Contents(Entries);
 
 impl PartialEq for Contents {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ptr_eq(&other.0)
+        self.0.is(&other.0)
     }
 }
 
@@ -81,10 +78,12 @@ impl Snapshot {
 
     /// How many entries `scope` holds.
     pub fn count(&self, scope: &Scope) -> usize {
-        if scope.namespace.is_none() && scope.name.is_none() {
-            return self.resources.get(&*scope.resource).map_or(0, Entries::len);
+        let Some(entries) = self.resources.get(&*scope.resource) else { return 0 };
+        match (&scope.namespace, &scope.name) {
+            (None, None) => entries.len(),
+            (Some(namespace), None) => entries.count_in(namespace),
+            (_, Some(_)) => self.range(scope, None).count(),
         }
-        self.range(scope, None).count()
     }
 
     /// The decoded objects of `scope`; entries that do not decode are skipped and logged.
@@ -102,10 +101,12 @@ impl Snapshot {
     pub(super) fn put(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let resource = entry.key.resource();
         if let Some(entries) = self.resources.get_mut(resource) {
-            return entries.insert(entry.key.clone(), entry);
+            return entries.insert(entry);
         }
         let resource = Arc::from(resource);
-        self.resources.insert(resource, Entries::unit(entry.key.clone(), entry));
+        let mut entries = Entries::default();
+        entries.insert(entry);
+        self.resources.insert(resource, entries);
         None
     }
 

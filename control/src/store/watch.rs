@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     Entry, Revision, Scope, StoreError,
     bell::{Bell, Listener},
-    cache::Cache,
+    cache::{Cache, Found},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,12 +92,18 @@ impl Watch {
 
     /// The next event; waits for it. Cancel-safe.
     pub async fn next(&mut self) -> Result<Arc<Event>, Lagged> {
+        Ok(self.next_many(1).await?.remove(0))
+    }
+
+    /// The next events, at least one and at most `limit`; waits for the first. Cancel-safe.
+    pub async fn next_many(&mut self, limit: usize) -> Result<Vec<Arc<Event>>, Lagged> {
         let bell = self.listener.bell().clone();
         loop {
             // Registered before looking, so that no ring is missed in between.
             let notified = bell.rung(&self.listener);
-            if let Some(event) = self.try_next()? {
-                return Ok(event);
+            let events = self.take(limit)?;
+            if !events.is_empty() {
+                return Ok(events);
             }
             notified.await;
         }
@@ -105,24 +111,28 @@ impl Watch {
 
     /// The next event if there is one already.
     pub fn try_next(&mut self) -> Result<Option<Arc<Event>>, Lagged> {
-        let (scope, delivered) = (&self.scope, self.delivered);
-        let found = self.cache.scan(&scope.resource, self.position, |event| {
-            event.revision > delivered && scope.contains(&event.entry.key)
-        });
-        let found = found.ok_or(Lagged)?;
+        Ok(self.take(1)?.pop())
+    }
+
+    /// The events that are there already, at most `limit`.
+    fn take(&mut self, limit: usize) -> Result<Vec<Arc<Event>>, Lagged> {
+        let found = self.scan(limit).ok_or(Lagged)?;
         self.position = found.position;
         // A watch may start at a revision that this member has not seen yet.
         self.delivered = self.delivered.max(found.seen);
-        Ok(found.event)
+        Ok(found.events)
+    }
+
+    fn scan(&self, limit: usize) -> Option<Found> {
+        self.cache.scan(&self.scope.resource, self.position, limit, |event| {
+            event.revision > self.delivered && self.scope.contains(&event.entry.key)
+        })
     }
 
     /// Everything up to this revision was delivered: what a bookmark says.
     pub fn progress(&self) -> Revision {
-        let pending = self.cache.scan(&self.scope.resource, self.position, |event| {
-            event.revision > self.delivered && self.scope.contains(&event.entry.key)
-        });
-        match pending {
-            Some(found) if found.event.is_none() => self.delivered.max(found.seen),
+        match self.scan(1) {
+            Some(found) if found.events.is_empty() => self.delivered.max(found.seen),
             _ => self.delivered,
         }
     }

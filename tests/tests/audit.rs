@@ -17,6 +17,7 @@ rules:
 - {level: None, users: [nobody]}
 - {level: Metadata, resources: [{group: '', resources: [secrets]}], namespaces: [default]}
 - {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], namespaces: [default], omitManagedFields: true}
+- {level: Request, resources: [{group: '', resources: [services]}], namespaces: [default]}
 - {level: Metadata, nonResourceURLs: [/version]}
 - {level: Metadata, verbs: [watch], namespaces: [shop]}
 - {level: Request, resources: [{group: '', resources: [configmaps]}], namespaces: [shop]}
@@ -68,6 +69,19 @@ async fn what_the_policy_asks_for_is_recorded() {
     assert_eq!(secret["user"]["username"], "kubernetes-admin");
     assert_eq!(secret["annotations"]["authorization.k8s.io/decision"], "allow");
     assert_eq!(secret["sourceIPs"][0], "127.0.0.1");
+    // What was sent is shown as it was understood: with its type and its defaults, without what it has no place for.
+    let sent = r#"{"metadata":{"name":"deaf"},"spec":{"ports":[{"port":80}]},"nonsense":1}"#;
+    let path = "/api/v1/namespaces/default/services";
+    kubectl.run_with(&["create", "--raw", path, "-f", "-"], sent).ok();
+    let service = wait("create", "services", "").await;
+    let object = &service["requestObject"];
+    assert_eq!((&object["kind"], &object["apiVersion"]), (&"Service".into(), &"v1".into()));
+    assert_eq!(
+        (&object["spec"]["type"], &object["spec"]["ports"][0]["protocol"]),
+        (&"ClusterIP".into(), &"TCP".into())
+    );
+    assert!(object["metadata"].get("uid").is_none() && object.get("nonsense").is_none(), "{object}");
+    assert!(object["spec"].get("clusterIP").is_none(), "{object}");
     let map = wait("create", "configmaps", "").await;
     assert_eq!(map["requestObject"]["data"]["tea"], "3");
     assert!(map["responseObject"]["metadata"]["uid"].is_string());

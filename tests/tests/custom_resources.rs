@@ -22,7 +22,7 @@ use kube::{
         watcher,
     },
 };
-use naru_tests::{Cluster, eventually, https::HttpsServer};
+use naru_tests::{Cluster, DEADLINE, eventually, https::HttpsServer};
 
 /// The shape of a certificate manager's definition: status, columns by filter, enums, defaults, a free-form part.
 const CERTIFICATES: &str = r#"
@@ -256,11 +256,14 @@ fn kubectl_lives_with_a_definition_from_its_birth_to_its_end() {
     next();
     kubectl.run(&["delete", "crd", "certificates.certs.example.com", "--wait=false"]).ok();
     let path = "/apis/certs.example.com/v1/namespaces/default/certificates";
-    let refused = kubectl.run_with(&["create", "--raw", path, "-f", "-"], "{}").refused();
-    assert!(
-        refused.contains("create not allowed while custom resource definition is terminating"),
-        "{refused}"
-    );
+    let began = Instant::now();
+    loop {
+        let refused = kubectl.run_with(&["create", "--raw", path, "-f", "-"], "{}").refused();
+        if refused.contains("create not allowed while custom resource definition is terminating") {
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "{refused}");
+    }
     next();
     let before = Instant::now();
     hold("null");

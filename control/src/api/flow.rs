@@ -35,16 +35,16 @@ impl Flow {
         self.permit = None;
     }
 
-    /// Waits for `width` seats, as the cluster's FlowSchemas say.
+    /// Waits for `width` seats, as the cluster's FlowSchemas say; `path` is that of the request's URL.
     pub async fn take_seat(
         &mut self,
         state: &State,
         user: &User,
         attributes: &Attributes<'_>,
-        width: u32,
+        (width, path): (u32, &str),
     ) -> Result<(), ApiError> {
         let schema = self.schema.get_or_insert_with(|| state.fairness.classify(user, attributes));
-        let permit = state.fairness.seat(schema, width, user, attributes).await;
+        let permit = state.fairness.seat(schema, width, user, attributes, path).await;
         self.permit = Some(permit.map_err(|_| ApiError::TooManyRequests {
             message: "too many requests, please try again later".into(),
             retry_after: RETRY_AFTER,

@@ -319,6 +319,11 @@ async fn route(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             Ok(response)
         }
+        ("debug", Some("api_priority_and_fairness"), Some(name)) => {
+            let with_details = !exchange.query.text("includeRequestDetails").is_empty();
+            let table = exchange.state.fairness.dump(name, with_details).ok_or(ApiError::NoSuchPath)?;
+            Ok(text_response(StatusCode::OK, "text/plain; charset=utf-8", table))
+        }
         ("naru", Some("v1"), Some(_)) => images::answer(exchange).await,
         _ => Err(ApiError::NoSuchPath),
     }
@@ -335,13 +340,13 @@ impl<'a> Exchange<'a> {
         self.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
     }
 
-    /// The body as JSON, for an object of a kind with or without a protobuf message.
+    /// The body as JSON, for an object of a kind with or without a protobuf message. It is not recorded: the object is.
     pub async fn read_object(self, has_message: bool) -> Result<Text, ApiError> {
         let content_type = ContentType::parse(self.content_type())?;
         if content_type == ContentType::Protobuf && !has_message {
             return Err(ContentType::unsupported(""));
         }
-        self.read_text().await
+        content_type.to_json(self.body.read().await?)
     }
 
     /// The body, of whatever type, as JSON.
@@ -374,7 +379,7 @@ impl<'a> Exchange<'a> {
     /// Seats and authorizes a request for a path that is not a resource's.
     pub async fn enter_path(&mut self) -> Result<(), ApiError> {
         let (attributes, user) = (self.path_attributes(), self.user.clone());
-        self.flow.take_seat(self.state, &user, &attributes, 1).await?;
+        self.flow.take_seat(self.state, &user, &attributes, (1, self.parts.uri.path())).await?;
         self.authorize_path()
     }
 
@@ -386,14 +391,15 @@ impl<'a> Exchange<'a> {
         attributes: &Attributes<'_>,
         width: u32,
     ) -> Result<(), ApiError> {
+        let seats = (width, self.parts.uri.path());
         if self.body.is_here() {
-            self.flow.take_seat(self.state, user, attributes, width).await?;
+            self.flow.take_seat(self.state, user, attributes, seats).await?;
             return self.authorize(user, attributes);
         }
         self.flow.classify(self.state, user, attributes);
         self.authorize(user, attributes)?;
         self.body.gather(&self.state.room).await?;
-        self.flow.take_seat(self.state, user, attributes, width).await
+        self.flow.take_seat(self.state, user, attributes, seats).await
     }
 
     /// Asks for a path that is not a resource's.

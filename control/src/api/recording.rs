@@ -2,11 +2,12 @@
 
 use http::Response;
 
-use super::{body::Body, handler::Exchange, metrics::RequestKind};
+use super::{body::Body, form, handler::Exchange, metrics::RequestKind};
 use crate::{
     ApiError,
     audit::{Answer, ID, Record},
     auth::{Attributes, User},
+    registry::{AnyObject, Served},
 };
 
 impl Exchange<'_> {
@@ -18,6 +19,17 @@ impl Exchange<'_> {
         }
         registry.authorize(user, attributes)
     }
+}
+
+/// Has the object of a create or an update recorded as Kubernetes records it: as it was understood, with its defaults, in
+/// the version of the request, and before admission changes it.
+pub fn object(record: Option<&Record>, served: &Served, object: &dyn AnyObject) {
+    let Some(record) = record else { return };
+    record.request_object(object.meta(), || {
+        let mut object = object.boxed();
+        served.kind.default(&mut *object);
+        served.shown_as(served, &*object).ok().map(|value| form::to_bytes(&value))
+    });
 }
 
 /// Records that the request was answered, or that a long answer begins, and tells the client the record's id.

@@ -20,7 +20,7 @@ use super::{
     options::{self, WriteOptions},
     proxy,
     query::Query,
-    streams, tokens, watch,
+    recording, streams, tokens, watch,
 };
 use crate::{
     ApiError,
@@ -325,8 +325,10 @@ async fn whole(
         }
         "watch" => watch_collection(&exchange, place, call, (form, encoding)).await,
         "create" => {
+            let record = exchange.record;
             let text = exchange.read_object(!call.served.kind.is_custom()).await?;
             let (object, warnings) = decode::object(call.served, &text, call.validation)?;
+            recording::object(record, call.served, &*object);
             call.warn(warnings);
             write_response(call, form, registry.create(call, object).await?)
         }
@@ -398,8 +400,10 @@ async fn part(
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         "update" => {
+            let record = exchange.record;
             let text = exchange.read_object(!call.served.kind.is_custom()).await?;
             let (mut object, warnings) = decode::object(call.served, &text, call.validation)?;
+            recording::object(record, call.served, &*object);
             call.warn(warnings);
             call.settle_namespace(object.meta_mut())?;
             check_name(call, object.name())?;

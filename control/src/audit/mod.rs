@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use serde_json::{Value, json};
 
 use log::Log;
@@ -136,7 +136,7 @@ struct Known {
     user: Option<Value>,
     impersonated: Option<Value>,
     annotations: Annotations,
-    /// The request's body, as JSON.
+    /// The object that the request is about, or its body, as JSON.
     request: Option<Bytes>,
 }
 
@@ -195,14 +195,28 @@ impl Record {
         }
     }
 
-    /// Keeps the request's body, given as JSON, if the policy wants it or the object's name is only in there.
+    /// Keeps the request's body, given as JSON, if the policy wants it.
     pub fn request_body(&self, json: &Bytes) {
-        let names_object = self.about.target.name.is_empty() && self.about.target.verb == "create";
         let mut known = self.known();
-        let level = known.verdict.map_or(Level::None, |verdict| verdict.level);
-        if level >= Level::Request || (level >= Level::Metadata && names_object) {
+        if known.verdict.is_some_and(|verdict| verdict.level >= Level::Request) {
             known.request = Some(json.clone());
         }
+    }
+
+    /// Keeps the object that a request is about, if the policy wants it; where it only wants to know which object that
+    /// is, what of `metadata` tells that. `show` makes it JSON.
+    pub fn request_object(&self, metadata: &ObjectMeta, show: impl FnOnce() -> Option<Bytes>) {
+        let level = self.known().verdict.map_or(Level::None, |verdict| verdict.level);
+        let shown = match level {
+            Level::None => return,
+            Level::Metadata => {
+                let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata;
+                let of = json!({ "name": name, "namespace": namespace, "uid": uid, "resourceVersion": resource_version });
+                Some(json!({ "metadata": of }).to_string().into())
+            }
+            Level::Request | Level::RequestResponse => show(),
+        };
+        self.known().request = shown;
     }
 
     fn is_recorded(&self) -> bool {

@@ -86,7 +86,9 @@ async fn metadata_names_the_object_but_shows_no_body() {
     let folder = open("- {level: Metadata, omitStages: [RequestReceived]}\n");
     let record = folder.begin("POST", "/api/v1/namespaces/shop/secrets");
     record.authenticated(&jane()).await;
+    let metadata = ObjectMeta { name: Some("tea".into()), ..ObjectMeta::default() };
     record.request_body(&Bytes::from(r#"{"metadata":{"name":"tea"},"data":{"password":"hunter2"}}"#));
+    record.request_object(&metadata, || unreachable!("nobody wants to see it"));
     let refusal = Bytes::from(
         r#"{"kind":"Status","status":"Failure","reason":"Forbidden","message":"no","details":{"name":"tea"},"code":403}"#,
     );

@@ -57,12 +57,17 @@ pub struct Classifier {
 impl Schema {
     /// Which flow of the schema a request belongs to.
     pub fn flow(&self, user: &User, attributes: &Attributes<'_>) -> u64 {
-        let distinguisher = match self.by {
-            Distinguisher::None => "",
-            Distinguisher::User => &*user.name,
-            Distinguisher::Namespace => attributes.namespace,
-        };
+        let distinguisher = self.distinguisher(user, attributes);
         ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.name, distinguisher))
+    }
+
+    /// What tells the flow from others of the schema.
+    pub fn distinguisher<'a>(&self, user: &'a User, attributes: &Attributes<'a>) -> &'a str {
+        match self.by {
+            Distinguisher::None => "",
+            Distinguisher::User => &user.name,
+            Distinguisher::Namespace => attributes.namespace,
+        }
     }
 
     fn matches(&self, rules: usize, attributes: &Attributes<'_>) -> bool {

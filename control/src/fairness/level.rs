@@ -13,11 +13,12 @@ use std::{
 };
 
 use http::HeaderValue;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
     counts::Counts,
-    queues::{Place, Queues, Settings},
+    queues::{Place, QueueState, Queues, Settings},
 };
 
 /// One request that waits, in the upper half of a level's state; the lower half counts the seats in use.
@@ -70,13 +71,37 @@ pub struct Level {
     /// Taken only by requests that find the level full, and by those that end while others wait. Never held over an
     /// await.
     waiting: Mutex<Waiting>,
+    /// Requests that left before they got a seat.
+    cancelled: AtomicU64,
     /// Told when the level is full.
     pressed: Arc<Notify>,
 }
 
 struct Waiting {
     policy: Policy,
-    queues: Queues<oneshot::Sender<()>>,
+    queues: Queues<Waiter>,
+}
+
+struct Waiter {
+    seat: oneshot::Sender<()>,
+    asker: Arc<Asker>,
+}
+
+/// A request that waits, for whoever debugs.
+#[derive(Debug, Default)]
+pub struct Asker {
+    pub since: Timestamp,
+    pub schema: String,
+    /// What tells its flow from others of the schema.
+    pub distinguisher: String,
+    pub user: String,
+    pub verb: String,
+    /// Of its URL.
+    pub path: String,
+    pub namespace: String,
+    pub name: String,
+    pub resource: String,
+    pub subresource: String,
 }
 
 /// What a level is doing, for `/metrics`.
@@ -99,6 +124,7 @@ impl Level {
             peak: AtomicU32::new(0),
             counts: Mutex::default(),
             waiting: Mutex::new(Waiting { policy, queues: Queues::new(settings) }),
+            cancelled: AtomicU64::new(0),
             pressed,
         }
     }
@@ -148,6 +174,20 @@ impl Level {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many requests left before they got a seat, other than because they had waited for too long.
+    pub fn cancelled(&self) -> u64 {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Its queues; none where nobody may wait.
+    pub fn queues(&self) -> Vec<QueueState<Arc<Asker>>> {
+        let waiting = self.waiting();
+        match waiting.policy {
+            Policy::Queue(_) => waiting.queues.states(|waiter| waiter.asker.clone()),
+            Policy::Exempt | Policy::Reject => Vec::new(),
+        }
+    }
+
     /// Takes `width` seats if they are free and nobody waits for them.
     pub fn try_acquire(self: &Arc<Self>, width: u32) -> Option<Permit> {
         let mut state = self.state.load(Ordering::Relaxed);
@@ -170,16 +210,21 @@ impl Level {
         width: u32,
         flow: u64,
         patience: Duration,
+        asker: Asker,
     ) -> Result<Permit, Refused> {
-        let wait = match self.enqueue(width, flow) {
+        let wait = match self.enqueue(width, flow, asker) {
             Enqueued::Seated(permit) => return Ok(permit),
             Enqueued::Refused(why) => return Err(why),
             Enqueued::Waits(wait) => wait,
         };
-        tokio::time::timeout(patience, wait.seated()).await.map_err(|_| Refused::TimedOut)
+        tokio::time::timeout(patience, wait.seated()).await.map_err(|_| {
+            // It was counted when it left.
+            self.cancelled.fetch_sub(1, Ordering::Relaxed);
+            Refused::TimedOut
+        })
     }
 
-    fn enqueue(self: &Arc<Self>, width: u32, flow: u64) -> Enqueued {
+    fn enqueue(self: &Arc<Self>, width: u32, flow: u64, asker: Asker) -> Enqueued {
         self.pressed.notify_one();
         let mut waiting = self.waiting();
         loop {
@@ -199,7 +244,8 @@ impl Level {
         }
         let (seat, ready) = oneshot::channel();
         let is_queueing = matches!(waiting.policy, Policy::Queue(_));
-        let place = if is_queueing { waiting.queues.enqueue(flow, width, seat).ok() } else { None };
+        let waiter = Waiter { seat, asker: Arc::new(asker) };
+        let place = if is_queueing { waiting.queues.enqueue(flow, width, waiter).ok() } else { None };
         let Some(place) = place else {
             self.state.fetch_sub(WAITER, Ordering::AcqRel);
             return Enqueued::Refused(if is_queueing { Refused::QueueFull } else { Refused::NoSeat });
@@ -213,9 +259,9 @@ impl Level {
         while let Some((queue, width)) = waiting.queues.next()
             && self.seat_waiter(width)
         {
-            let Some(seat) = waiting.queues.start(queue) else { return };
+            let Some(waiter) = waiting.queues.start(queue) else { return };
             // A waiter that leaves takes itself out first, so this one is still there.
-            let _ = seat.send(());
+            let _ = waiter.seat.send(());
         }
     }
 
@@ -303,6 +349,7 @@ impl Drop for Wait {
         if self.is_settled {
             return;
         }
+        self.level.cancelled.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.level.waiting();
         if waiting.queues.cancel(self.place).is_some() {
             self.level.state.fetch_sub(WAITER, Ordering::AcqRel);
@@ -346,7 +393,7 @@ mod tests {
 
     fn spawn_request(level: &Arc<Level>, flow: u64) -> tokio::task::JoinHandle<Result<Permit, Refused>> {
         let level = level.clone();
-        tokio::spawn(async move { level.acquire(1, flow, PATIENCE).await })
+        tokio::spawn(async move { level.acquire(1, flow, PATIENCE, Asker::default()).await })
     }
 
     async fn becomes(level: &Level, waiting: u32) {
@@ -359,7 +406,7 @@ mod tests {
     async fn a_full_level_refuses_or_lets_wait() {
         let refusing = level(Policy::Reject, 2);
         let held = [refusing.try_acquire(1).expect("free"), refusing.try_acquire(1).expect("free")];
-        assert_eq!(refusing.acquire(1, 0, PATIENCE).await.err(), Some(Refused::NoSeat));
+        assert_eq!(refusing.acquire(1, 0, PATIENCE, Asker::default()).await.err(), Some(Refused::NoSeat));
         assert_eq!(refusing.take_peak(), 3);
         drop(held);
         assert_eq!(refusing.load(), Load { seats_in_use: 0, waiting: 0, limit: 2 });
@@ -368,7 +415,7 @@ mod tests {
         let held = queueing.try_acquire(1).expect("free");
         let waits: Vec<_> = (0..4).map(|_| spawn_request(&queueing, 9)).collect();
         becomes(&queueing, 4).await;
-        assert_eq!(queueing.acquire(1, 9, PATIENCE).await.err(), Some(Refused::QueueFull));
+        assert_eq!(queueing.acquire(1, 9, PATIENCE, Asker::default()).await.err(), Some(Refused::QueueFull));
         drop(held);
         // Whose turn it is, is not said; each gives its seat back.
         let seated =
@@ -381,13 +428,13 @@ mod tests {
     async fn who_waits_too_long_or_goes_away_leaves_no_trace() {
         let level = level(Policy::Queue(QUEUES), 1);
         let held = level.try_acquire(1).expect("free");
-        let impatient = level.acquire(1, 1, Duration::from_millis(1)).await;
-        assert_eq!(impatient.err(), Some(Refused::TimedOut));
+        let impatient = level.acquire(1, 1, Duration::from_millis(1), Asker::default()).await;
+        assert_eq!((impatient.err(), level.cancelled()), (Some(Refused::TimedOut), 0));
         let wait = spawn_request(&level, 2);
         becomes(&level, 1).await;
         wait.abort();
         assert!(wait.await.is_err());
-        assert_eq!(level.load().waiting, 0);
+        assert_eq!((level.load().waiting, level.cancelled()), (0, 1));
         drop(held);
         assert_eq!(level.load().seats_in_use, 0);
         assert!(level.try_acquire(1).is_some());
@@ -421,7 +468,7 @@ mod tests {
                     let patience = if round % 7 == 0 { Duration::ZERO } else { PATIENCE };
                     let permit = match level.try_acquire(1) {
                         Some(permit) => permit,
-                        None => match level.acquire(1, flow, patience).await {
+                        None => match level.acquire(1, flow, patience, Asker::default()).await {
                             Ok(permit) => permit,
                             Err(_) => continue,
                         },

@@ -23,6 +23,7 @@
 
 mod classify;
 mod counts;
+mod dump; // What is told of them to whoever debugs.
 mod follow;
 mod level;
 mod queues;
@@ -35,11 +36,12 @@ use http::HeaderValue;
 use k8s_openapi::api::flowcontrol::v1::{
     FlowSchema, LimitedPriorityLevelConfiguration, PriorityLevelConfiguration,
 };
+use k8s_openapi::jiff::Timestamp;
 use naru_model::Object;
 use tokio::sync::Notify;
 
 use classify::Classifier;
-use level::Policy;
+use level::{Asker, Policy};
 use queues::Settings;
 use seats::{Seats, Share};
 
@@ -113,17 +115,32 @@ impl Fairness {
         found.expect("a plan has a fallback").clone()
     }
 
-    /// Takes seats for a request of `schema`, waiting for them if need be.
+    /// Takes seats for a request of `schema`, waiting for them if need be. `path` is that of its URL.
     pub async fn seat(
         &self,
         schema: &Schema,
         width: u32,
         user: &User,
         attributes: &Attributes<'_>,
+        path: &str,
     ) -> Result<Permit, Refused> {
         let outcome = match schema.level.try_acquire(width) {
             Some(permit) => Ok(permit),
-            None => schema.level.acquire(width, schema.flow(user, attributes), PATIENCE).await,
+            None => {
+                let asker = Asker {
+                    since: Timestamp::now(),
+                    schema: schema.name.clone(),
+                    distinguisher: schema.distinguisher(user, attributes).into(),
+                    user: user.name.to_string(),
+                    verb: attributes.verb.into(),
+                    path: path.into(),
+                    namespace: attributes.namespace.into(),
+                    name: attributes.name.into(),
+                    resource: attributes.resource.into(),
+                    subresource: attributes.subresource.into(),
+                };
+                schema.level.acquire(width, schema.flow(user, attributes), PATIENCE, asker).await
+            }
         };
         schema.counts.note(&outcome);
         outcome
@@ -295,7 +312,8 @@ mod tests {
         let jane = User::new("jane", vec![]);
         let schema = fairness.classify(&jane, &list_pods());
         assert_eq!((schema.name.as_str(), schema.level.load().limit), ("global-default", 49));
-        let permit = fairness.seat(&schema, 1, &jane, &list_pods()).await.expect("free");
+        let path = "/api/v1/namespaces/shop/pods";
+        let permit = fairness.seat(&schema, 1, &jane, &list_pods(), path).await.expect("free");
 
         let patch = crate::client::Patch::Merge(
             json!({ "spec": { "limited": { "nominalConcurrencyShares": 245 } } }),
@@ -329,7 +347,7 @@ mod tests {
             held.push(permit);
         }
         assert_eq!(held.len() as u32, nominal);
-        let wait = schema.level.acquire(1, 0, PATIENCE);
+        let wait = schema.level.acquire(1, 0, PATIENCE, Asker::default());
         tokio::pin!(wait);
         assert!(futures::poll!(&mut wait).is_pending());
         assert!(fairness.lend());
@@ -339,6 +357,42 @@ mod tests {
         fairness.lend();
         assert!(!fairness.lend());
         assert_eq!(schema.level.load().limit, nominal);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_shown_to_whoever_debugs() {
+        let client = cluster().await;
+        let fairness = Fairness::new(60, &client.store().snapshot());
+        let jane = User::new("jane", vec![]);
+        let schema = fairness.classify(&jane, &list_pods());
+        let held: Vec<Permit> = std::iter::from_fn(|| schema.level.try_acquire(1)).collect();
+        let attributes = list_pods();
+        let wait = fairness.seat(&schema, 3, &jane, &attributes, "/api/v1/namespaces/shop/pods");
+        let mut wait = Box::pin(wait);
+        assert!(futures::poll!(&mut wait).is_pending());
+
+        let row = |name: &str, with_details| {
+            let table = fairness.dump(name, with_details).expect("there is such a table");
+            let rows = table.lines().filter(|line| line.starts_with("global-default, "));
+            let cells = |row: &str| row.split(',').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+            let rows: Vec<Vec<String>> = rows.map(cells).collect();
+            // Of the queues, the one that somebody waits in.
+            rows.iter().find(|row| name != "dump_queues" || row[2] != "0").expect("a row").clone()
+        };
+        let in_use = held.len().to_string();
+        let level = row("dump_priority_levels", false);
+        assert_eq!(level, ["global-default", "1", "false", "false", "1", &in_use, "0", "0", "0", "0"]);
+        let queue = row("dump_queues", false);
+        assert_eq!(queue[2..], ["1", "0", "0", "0.00000000ss", "3", "3", "0.00900000ss"]);
+        let request = row("dump_requests", true);
+        assert_eq!(request[..5], ["global-default", "global-default", &queue[1], "0", "jane"]);
+        assert_eq!(request[6..10], ["3", "0", "0s", "0001-01-01T00:00:00Z"]);
+        let path = "/api/v1/namespaces/shop/pods";
+        assert_eq!(request[10..], ["jane", "list", path, "shop", "", "v1", "pods", ""]);
+        assert_eq!(row("dump_requests", false).len(), 10);
+        drop(wait);
+        assert_eq!(row("dump_priority_levels", false)[9], "1");
+        assert_eq!(fairness.dump("dump_everything", false), None);
     }
 
     #[test]

@@ -58,6 +58,18 @@ pub struct Place {
     ticket: u64,
 }
 
+/// One queue as it is, for whoever debugs; a `T` for each request that waits, in their order, with the seats it needs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct QueueState<T> {
+    pub index: u32,
+    pub waiting: Vec<(u32, T)>,
+    pub seats_in_use: u32,
+    pub used: Duration,
+}
+
+/// So many idle queues are shown, however many there may be.
+const SHOWN: u32 = 4096;
+
 /// The queue that the flow was given has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
@@ -145,6 +157,22 @@ impl<T> Queues<T> {
         queue.seats_waiting -= waiter.width;
         self.forget_idle(place.queue);
         Some(waiter.item)
+    }
+
+    /// All queues, by their numbers; `show` is called for each request that waits.
+    pub fn states<U>(&self, show: impl Fn(&T) -> U) -> Vec<QueueState<U>> {
+        let idle = (0..self.settings.queues.min(SHOWN)).filter(|index| !self.active.contains_key(index));
+        let mut states: Vec<_> = idle
+            .map(|index| QueueState { index, waiting: Vec::new(), seats_in_use: 0, used: Duration::ZERO })
+            .collect();
+        states.extend(self.active.iter().map(|(index, queue)| QueueState {
+            index: *index,
+            waiting: queue.waiting.iter().map(|waiter| (waiter.width, show(&waiter.item))).collect(),
+            seats_in_use: queue.seats_in_use,
+            used: queue.used,
+        }));
+        states.sort_unstable_by_key(|state| state.index);
+        states
     }
 
     fn forget_idle(&mut self, index: u32) {
@@ -322,6 +350,19 @@ mod tests {
         let mut closed = Queues::new(Settings { queue_length: 0, ..settings });
         assert_eq!(closed.enqueue(5, 1, ()), Err(Full));
         assert!(closed.active.is_empty());
+    }
+
+    #[test]
+    fn all_queues_are_shown_with_who_waits_in_them() {
+        let mut queues = Queues::new(Settings { queues: 2, hand_size: 1, queue_length: 10 });
+        queues.enqueue(1, 3, "wide").expect("room");
+        queues.enqueue(1, 1, "narrow").expect("room");
+        let idle = |index| QueueState { index, waiting: vec![], seats_in_use: 0, used: Duration::ZERO };
+        let waiting = vec![(3, "wide"), (1, "narrow")];
+        assert_eq!(queues.states(|item| *item), [idle(0), QueueState { waiting, ..idle(1) }]);
+        queues.start(1).expect("it waits");
+        let running = QueueState { waiting: vec![(1, "narrow")], seats_in_use: 3, ..idle(1) };
+        assert_eq!(queues.states(|item| *item), [idle(0), running]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From bytes to objects, with what does not fit reported as the client asked.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use naru_model::{
     quantity::QuantityError,
@@ -10,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     AnyObject, Served,
-    json_text::{duplicates, offset, path_at, text_before},
+    json_text::{Survey, duplicates, offset, path_at, survey, text_before},
     yaml_text,
 };
 use crate::{ApiError, client::Patch, protobuf};
@@ -67,9 +69,10 @@ impl FieldValidation {
 pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Result<Decoded, ApiError> {
     let json = &*text.json;
     let mut problems = Vec::new();
+    let Survey { duplicates, odd_times } = survey(json, HAVE_MICRO_TIMES.contains(&served.info.kind));
     if validation != FieldValidation::Ignore {
         add(&mut problems, repeated_keys(&text.repeated, validation));
-        add(&mut problems, duplicates(json).into_iter().map(|path| format!("duplicate field \"{path}\"")));
+        add(&mut problems, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")));
     }
     let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
     let result = match served.conversion {
@@ -80,10 +83,13 @@ pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Resu
             served.kind.decode_value(value, &mut unknown)
         }
         None => match served.kind.decode(json, &mut unknown) {
-            Err(error) if is_null_quantity(&error) => {
-                let json = with_zeros(served, json, error)?;
-                return self::object(served, &Text { json, repeated: text.repeated.clone() }, validation);
-            }
+            Err(error) => match mended(served, json, &error) {
+                Some(json) => {
+                    let text = Text { json, repeated: text.repeated.clone() };
+                    return self::object(served, &text, validation);
+                }
+                None => Err(error),
+            },
             decoded => decoded,
         },
         Some(conversion) => {
@@ -96,33 +102,54 @@ pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Resu
     };
     let object = result.map_err(|error| unreadable(served, json, &error))?;
     let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
+    for (path, text) in &odd_times {
+        if let Some(why) = time_layout(served, path).and_then(|layout| rfc3339::why_not(text, layout)) {
+            return Err(refusal(&why));
+        }
+    }
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
 }
 
-/// Whether serde stopped at a quantity that is null.
-fn is_null_quantity(error: &serde_json::Error) -> bool {
-    error.to_string().starts_with("invalid type: null, expected Quantity")
+/// Kinds that have times whose fraction must have six digits.
+const HAVE_MICRO_TIMES: &[&str] = &["Event", "Lease", "LeaseCandidate"];
+
+/// Go's layout of the time at `path` (`spec.containers[0].startedAt`), if that is what is there.
+fn time_layout(served: &Served, path: &str) -> Option<&'static str> {
+    let names: Vec<&str> = path.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
+    protobuf::time_layout(&served.api_version, served.info.kind, &names)
 }
 
-/// `json` with zeros where quantities are null, which is what null is to Go's quantities; `error` is what came of the
-/// first one. Hardly anybody writes such things, so that it need not be fast: but not slow without bounds either.
-fn with_zeros(served: &Served, json: &[u8], mut error: serde_json::Error) -> Result<Bytes, ApiError> {
+/// `json` with other words for what Go reads and serde does not, of which `error` is the first; `None` where that is not
+/// it. Null is zero to a quantity, and times may have hours of one digit and offsets of a day.
+///
+/// Hardly anybody writes such things, so that it need not be fast: but not slow without bounds either.
+fn mended(served: &Served, json: &[u8], error: &serde_json::Error) -> Option<Bytes> {
     const MOST: usize = 64;
-    const NULL: &[u8] = b"null";
     let mut text = json.to_vec();
-    for _ in 0..MOST {
-        let stop = offset(&text, &error);
-        let Some(start) = stop.checked_sub(NULL.len()).filter(|start| &text[*start..stop] == NULL) else {
-            break;
-        };
-        text.splice(start..stop, *b"\"0\"");
-        match served.kind.decode(&text, &mut |_| ()) {
-            Err(next) if is_null_quantity(&next) => error = next,
-            _ => return Ok(text.into()),
-        }
+    let (range, word) = mend(served, &text, error)?;
+    text.splice(range, word.bytes());
+    for _ in 1..MOST {
+        let Err(error) = served.kind.decode(&text, &mut |_| ()) else { return Some(text.into()) };
+        let Some((range, word)) = mend(served, &text, &error) else { return Some(text.into()) };
+        text.splice(range, word.bytes());
     }
-    Err(unreadable(served, &text, &error))
+    None
+}
+
+/// The bytes that serde stopped at, and what Go takes them for.
+fn mend(served: &Served, json: &[u8], error: &serde_json::Error) -> Option<(Range<usize>, String)> {
+    const NULL: &str = "null";
+    let stop = offset(json, error);
+    if error.to_string().starts_with("invalid type: null, expected Quantity") {
+        let start = stop.checked_sub(NULL.len())?;
+        return (&json[start..stop] == NULL.as_bytes()).then(|| (start..stop, "\"0\"".into()));
+    }
+    let text = text_before(json, stop)?;
+    let layout = time_layout(served, &path_at(json, stop))?;
+    let plain = rfc3339::to_plain(text, layout)?;
+    let end = json[..stop].iter().rposition(|byte| *byte == b'"')?;
+    Some((end - text.len()..end, plain))
 }
 
 /// A refusal tells them as one problem, as Kubernetes' YAML decoder does; warnings are one each.
@@ -154,7 +181,10 @@ pub fn patched(
     let object = stored
         .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
         .map_err(|error| misfit(served, &shown, &error))?;
-    let refusal = |why: &str| invalid_patch(&shown, why);
+    let refusal = |why: &str| match shown() {
+        Ok(shown) => invalid_patch(shown.to_string(), why),
+        Err(error) => error,
+    };
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
 }
@@ -221,16 +251,11 @@ fn misfit(
     let is_plain = served.conversion.is_none() && !served.kind.is_custom();
     let found = if is_plain { served.kind.decode(text.as_bytes(), &mut |_| ()).err() } else { None };
     let why = found.map_or_else(|| error.to_string(), |found| wrong_type(served, text.as_bytes(), &found));
-    invalid_patch(|| Ok(text.clone().into()), &why)
+    invalid_patch(text, &why)
 }
 
-/// The refusal of a patch, which names neither kind nor object.
-fn invalid_patch(shown: impl Fn() -> Result<Value, ApiError>, why: &str) -> ApiError {
-    let shown = match shown() {
-        Ok(Value::String(shown)) => shown,
-        Ok(shown) => shown.to_string(),
-        Err(error) => return error,
-    };
+/// The refusal of a patch, which names neither kind nor object; `shown` is the text that it shows.
+fn invalid_patch(shown: String, why: &str) -> ApiError {
     let mut errors = FieldErrors::default();
     errors.invalid(&Path::new("patch"), shown, why);
     ApiError::Invalid { kind: String::new(), name: String::new(), errors: errors.0 }
@@ -364,7 +389,7 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
     let names: Vec<&str> = field.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
     let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, rest)) = parts else {
-        if let Some(layout) = protobuf::time_layout(&served.api_version, served.info.kind, &names)
+        if let Some(layout) = time_layout(served, &field)
             && let Some(why) = text_before(json, at).and_then(|text| rfc3339::why_not(text, layout))
         {
             return why;

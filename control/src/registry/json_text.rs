@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use naru_model::rfc3339;
+
 /// What nests deeper is refused by the decoder, and must not overflow the stack before.
 const MAX_DEPTH: usize = 128;
 
@@ -23,14 +25,29 @@ pub fn text_before(json: &[u8], stop: usize) -> Option<&str> {
 /// The paths of fields that an object names twice. `json` need not be valid; what is found until the first
 /// error is answered.
 pub fn duplicates(json: &[u8]) -> Vec<String> {
-    let mut scanner = Scanner { json, at: 0, stop: usize::MAX, path: Vec::new(), duplicates: Vec::new() };
+    let mut scanner = Scanner::new(json, usize::MAX);
     scanner.value();
     scanner.duplicates
 }
 
+/// What is to be known of a body beside what it says.
+pub struct Survey {
+    /// As [`duplicates`] answers them.
+    pub duplicates: Vec<String>,
+    /// Texts that may be times, and are not written as times mostly are; with their paths.
+    pub odd_times: Vec<(String, String)>,
+}
+
+/// Looks at all of `json` once. `has_micros` where times without six digits of a fraction are odd, too.
+pub fn survey(json: &[u8], has_micros: bool) -> Survey {
+    let mut scanner = Scanner { times: Some(has_micros), ..Scanner::new(json, usize::MAX) };
+    scanner.value();
+    Survey { duplicates: scanner.duplicates, odd_times: scanner.odd_times }
+}
+
 /// The field that byte `stop` belongs to: `spec.containers[0].image`.
 pub fn path_at(json: &[u8], stop: usize) -> String {
-    let mut scanner = Scanner { json, at: 0, stop, path: Vec::new(), duplicates: Vec::new() };
+    let mut scanner = Scanner::new(json, stop);
     scanner.value();
     scanner.place()
 }
@@ -43,6 +60,9 @@ struct Scanner<'a> {
     stop: usize,
     path: Vec<Step<'a>>,
     duplicates: Vec<String>,
+    /// Whether times are looked at, and then whether they need six digits of a fraction.
+    times: Option<bool>,
+    odd_times: Vec<(String, String)>,
 }
 
 enum Step<'a> {
@@ -51,6 +71,23 @@ enum Step<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(json: &'a [u8], stop: usize) -> Self {
+        let (path, duplicates, odd_times) = (Vec::new(), Vec::new(), Vec::new());
+        Self { json, at: 0, stop, path, duplicates, times: None, odd_times }
+    }
+
+    /// Notes a text if it may be an odd time. So many are noted of one body as bodies reasonably have.
+    fn note_time(&mut self, text: &[u8], has_micros: bool) {
+        const MOST: usize = 4096;
+        if self.odd_times.len() == MOST || rfc3339::is_plain(text, has_micros) {
+            return;
+        }
+        let quoted = [b"\"", text, b"\""].concat();
+        if let Ok(text) = serde_json::from_slice(&quoted) {
+            self.odd_times.push((self.place(), text));
+        }
+    }
+
     fn place(&self) -> String {
         let mut text = String::new();
         for step in &self.path {
@@ -82,7 +119,16 @@ impl<'a> Scanner<'a> {
         match self.space()? {
             b'{' => self.object(),
             b'[' => self.array(),
-            b'"' => self.string().map(drop),
+            b'"' => {
+                let text = self.string()?;
+                // Whatever else begins with a digit is told apart by its path later.
+                if let (Some(has_micros), Some(b'0'..=b'9' | b'+' | b'-' | b'\\')) =
+                    (self.times, text.first())
+                {
+                    self.note_time(text, has_micros);
+                }
+                Some(())
+            }
             _ => {
                 let start = self.at;
                 while self.json.get(self.at).is_some_and(|byte| !b",]} \t\r\n".contains(byte)) {

@@ -347,7 +347,8 @@ async fn enter(exchange: &mut Exchange<'_>) -> Result<(), ApiError> {
     if is_short {
         return exchange.enter(&user, &attributes, 1).await;
     }
-    exchange.flow.take_seat(exchange.state, &user, &attributes, 1).await?;
+    let path = exchange.parts.uri.path();
+    exchange.flow.take_seat(exchange.state, &user, &attributes, (1, path)).await?;
     exchange.flow.stand_up();
     exchange.authorize(&user, &attributes)
 }

@@ -243,3 +243,81 @@ async fn a_quantity_that_is_null_is_zero() {
     let refused = cluster.post("/api/v1/namespaces/shop/pods", &pod).await;
     assert_eq!(refused.status, 400, "{}", refused.body);
 }
+
+#[tokio::test]
+async fn levels_queues_and_requests_are_shown_to_who_may_see_them() {
+    const DUMPS: &str = "/debug/api_priority_and_fairness";
+    let cluster = Cluster::start().await;
+    for (name, head, row) in [
+        ("dump_priority_levels", "PriorityLevelName, ActiveQueues, IsIdle, IsQuiescing, ", "catch-all, "),
+        ("dump_queues", "PriorityLevelName, Index, ", ""),
+        ("dump_requests", "PriorityLevelName, FlowSchemaName, QueueIndex, ", ""),
+        (
+            "dump_requests?includeRequestDetails=1",
+            "PriorityLevelName, FlowSchemaName, QueueIndex, RequestIndexInQueue, FlowDistingsher, ArriveTime, \
+             InitialSeats, FinalSeats, AdditionalLatency, StartTime, UserName, Verb, ",
+            "",
+        ),
+    ] {
+        let answer = cluster.get(&format!("{DUMPS}/{name}")).await;
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+        let table = answer.expect(200);
+        let table = table.as_str().expect("text");
+        let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.starts_with(head) && words.contains(row), "{table}");
+    }
+    assert_eq!(cluster.get(&format!("{DUMPS}/dump_everything")).await.status, 404);
+    let jane = Cluster::start_for(Some(User::new("jane", vec![]))).await;
+    let refused = jane.get(&format!("{DUMPS}/dump_queues")).await;
+    assert_eq!(
+        (refused.status, refused.message()),
+        (403, "forbidden: User \"jane\" cannot get path \"/debug/api_priority_and_fairness/dump_queues\"")
+    );
+}
+
+#[tokio::test]
+async fn times_are_read_as_go_reads_them() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases";
+    let cluster = Cluster::start().await;
+    let lease = |name: &str, renewed: &str| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name },
+            "spec": { "renewTime": renewed },
+        })
+    };
+    for (name, sent, stored) in [
+        ("a", "2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:05.000006Z"),
+        ("b", "2026-01-02T3:04:05,000006Z", "2026-01-02T03:04:05.000006Z"),
+        ("c", "2026-01-02T03:04:05.000006-24:60", "2026-01-03T04:04:05.000006Z"),
+    ] {
+        let made = cluster.post(LEASES, &lease(name, sent)).await.expect(201);
+        assert_eq!(made["spec"]["renewTime"], stored, "{sent}");
+    }
+    for (sent, why) in [
+        (
+            "2026-01-02T03:04:05Z",
+            "parsing time \"2026-01-02T03:04:05Z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"Z\" as \".000000\"",
+        ),
+        (
+            "2026-01-02t03:04:05.000006z",
+            "parsing time \"2026-01-02t03:04:05.000006z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \
+             \"t03:04:05.000006z\" as \"T\"",
+        ),
+        ("2026-01-02T03:04:60.000006Z", "parsing time \"2026-01-02T03:04:60.000006Z\": second out of range"),
+    ] {
+        let answer = cluster.post(LEASES, &lease("d", sent)).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert_eq!(
+            answer.message(),
+            format!("Lease in version \"v1\" cannot be handled as a Lease: {why}"),
+            "{sent}"
+        );
+    }
+    // A time that is no MicroTime needs no fraction, and what only looks like a time is none.
+    let mut map = config_map("e", json!({ "when": "2026-01-02t03.04" }));
+    map["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05+01:00".into();
+    map["data"] = json!({ "a": "2026-01-02t03:04:05z", "b": "10.0.0.1" });
+    cluster.post(MAPS, &map).await.expect(201);
+    map["metadata"] = json!({ "name": "f", "creationTimestamp": "2026-01-02 03:04:05Z" });
+    assert_eq!(cluster.post(MAPS, &map).await.status, 400);
+}

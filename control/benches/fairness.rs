@@ -93,7 +93,7 @@ fn measure(fairness: &Fairness, request: &Request, threads: usize) -> Duration {
         while began.elapsed() < WINDOW {
             for _ in 0..BATCH {
                 let schema = fairness.classify(&request.user, &request.attributes);
-                let seat = fairness.seat(&schema, 1, &request.user, &request.attributes).now_or_never();
+                let seat = fairness.seat(&schema, 1, &request.user, &request.attributes, "/").now_or_never();
                 let permit = seat.expect("there is room").unwrap_or_else(|_| panic!("there is room"));
                 std::hint::black_box(&permit);
             }

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     dialing,
     store::{Key, Store},
-    trust::authorities,
+    trust::believing,
 };
 
 /// What an answer may be long.
@@ -91,12 +91,8 @@ impl Webhook {
             (None, None) => return Err("neither a URL nor a service is given".into()),
         };
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
-        let roots = authorities(place.authority)
-            .map_err(|problem| format!("unable to load root certificates: {problem}"))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
+        let config = believing(place.authority)
+            .map_err(|problem| format!("unable to load root certificates: {problem}"))?
             .with_no_client_auth();
         Ok(Self {
             uri,

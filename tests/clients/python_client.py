@@ -57,6 +57,19 @@ def objects_are_created_read_changed_listed_and_deleted():
     assert not core.list_namespaced_config_map("default", label_selector="of=crud").items
 
 
+def what_is_deleted_is_of_the_type_that_the_client_decodes():
+    meta = client.V1ObjectMeta(name="gone")
+    port = client.V1ServicePort(port=80)
+    core.create_namespaced_service("default", client.V1Service(metadata=meta, spec=client.V1ServiceSpec(ports=[port])))
+    assert core.delete_namespaced_service("gone", "default").spec.ports[0].port == 80
+    storage = client.StorageV1Api()
+    storage.create_storage_class(client.V1StorageClass(metadata=meta, provisioner="example.com/disks"))
+    assert storage.delete_storage_class("gone").provisioner == "example.com/disks"
+    quota = client.V1ResourceQuota(metadata=meta, spec=client.V1ResourceQuotaSpec(hard={"secrets": "99"}))
+    core.create_namespaced_resource_quota("default", quota)
+    assert core.delete_namespaced_resource_quota("gone", "default").spec.hard == {"secrets": "99"}
+
+
 def what_is_invalid_is_told():
     invalid = refused(422, lambda: core.create_namespaced_config_map("default", config_map("Not_A_Name")))
     assert "metadata.name" in invalid.body, invalid.body
@@ -136,7 +149,8 @@ def one_of_two_candidates_leads():
     assert [lease.spec.holder_identity] == leading, (lease, leading)
 
 
-for story in (objects_are_created_read_changed_listed_and_deleted, what_is_invalid_is_told,
+for story in (objects_are_created_read_changed_listed_and_deleted,
+              what_is_deleted_is_of_the_type_that_the_client_decodes, what_is_invalid_is_told,
               deployments_are_watched_until_they_are_available, a_watch_without_a_version_starts_with_what_is_there,
               the_dynamic_client_discovers_and_applies, one_of_two_candidates_leads):
     print(story.__name__, flush=True)

@@ -466,7 +466,10 @@ async fn metadata_is_the_servers_where_it_is() {
         json!({ "metadata": { "name": "quiet" }, "template": deployment("web")["spec"]["template"] });
     let before = api.post(TEMPLATES, &template).await.expect(201);
     let quiet = format!("{TEMPLATES}/quiet");
-    for (kind, patch) in [(MERGE, json!({})), (STRATEGIC, json!({})), (JSON_PATCH, json!([]))] {
+    let elsewhere = json!({ "metadata": { "creationTimestamp": "2001-01-01T00:00:00Z" } });
+    for (kind, patch) in
+        [(MERGE, json!({})), (STRATEGIC, json!({})), (JSON_PATCH, json!([])), (MERGE, elsewhere)]
+    {
         let same = api.patch(&quiet, kind, &patch).await.expect(200);
         assert_eq!(same["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     }
@@ -474,8 +477,8 @@ async fn metadata_is_the_servers_where_it_is() {
     assert_eq!(same["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     for (patch, why) in [
         (
-            json!({ "metadata": { "creationTimestamp": "2001-01-01T00:00:00Z" } }),
-            "metadata.creationTimestamp: Invalid value",
+            json!({ "metadata": { "deletionTimestamp": "2001-01-01T00:00:00Z" } }),
+            "metadata.deletionTimestamp: Invalid value: \"2001-01-01T00:00:00Z\": field is immutable",
         ),
         (json!({ "metadata": { "labels": { "a b": "c" } } }), "metadata.labels: Invalid value: \"a b\""),
         (

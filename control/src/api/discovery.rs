@@ -161,15 +161,15 @@ fn add_lists(resource: &mut Value, info: &ResourceInfo) {
 }
 
 /// What a subresource takes and answers, and what may be done with it.
-struct Subresource {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    verbs: &'static [&'static str],
+pub(super) struct Subresource {
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) verbs: &'static [&'static str],
 }
 
 impl Subresource {
-    fn new(info: &ResourceInfo, name: &str) -> Self {
+    pub(super) fn new(info: &ResourceInfo, name: &str) -> Self {
         let of = |group, version, kind, verbs| Self { group, version, kind, verbs };
         match name {
             "scale" => of("autoscaling", "v1", "Scale", &["get", "patch", "update"]),

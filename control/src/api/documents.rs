@@ -264,10 +264,11 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
                 .filter(|served| openapi::group_version_path(served) == wanted)
                 .cloned()
                 .collect();
-            if served.is_empty() {
-                return Err(ApiError::NoSuchPath);
-            }
-            Ok((documents.get(kinds, path.into(), || Ok(openapi::v3_document(&served)))?, JSON.into()))
+            let make = || match served.as_slice() {
+                [] => openapi::v3_root_document(kinds.all(), wanted).ok_or(ApiError::NoSuchPath),
+                served => Ok(openapi::v3_document(served)),
+            };
+            Ok((documents.get(kinds, path.into(), make)?, JSON.into()))
         }
     }
 }

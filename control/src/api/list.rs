@@ -71,6 +71,7 @@ impl ListOptions {
         let version_match = check_combination(query, is_watch)?;
         revision_of(&resource_version)?;
         let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
+        query.number("timeoutSeconds")?;
         let token = match query.text("continue") {
             "" => None,
             text => Some(Token::decode(text)?),

@@ -488,12 +488,12 @@ fn write_response(call: &Call<'_>, form: Form, outcome: Outcome) -> Result<Respo
     Ok(json_response(status, bytes))
 }
 
-/// The answer to a delete: the object while it is still there, then a `Status`, which is the same in every form.
+/// The answer to a delete: the object while it is still there, and of some kinds its last state; else a `Status`, which
+/// is the same in every form.
 fn delete_response(call: &Call<'_>, form: Form, deleted: Deleted) -> Result<Response<Body>, ApiError> {
     match deleted {
         Deleted::Pending(outcome) => write_response(call, form, Outcome { is_created: false, ..outcome }),
-        // Of a pod, its last state is shown, as in Kubernetes.
-        Deleted::Gone(entry) if call.served.info.plural == "pods" => {
+        Deleted::Gone(entry) if call.served.kind.answers_deleted() => {
             Ok(json_response(StatusCode::OK, form.object(call.served, &entry)?))
         }
         Deleted::Gone(entry) => Ok(json_response(StatusCode::OK, gone(call, &entry))),

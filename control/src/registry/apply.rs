@@ -40,6 +40,7 @@ impl Registry {
                 if part != Part::Whole {
                     return Err(call.not_found());
                 }
+                check_is_new(call, &config.value)?;
                 self.authorize(call.user, &call.attributes("create", ""))?;
                 let (object, managers) = merge(call, part, None, config)?;
                 match self.create_owned(call, object, Some(managers)).await {
@@ -127,6 +128,16 @@ fn refusal(config: &Value, error: ApplyError) -> ApiError {
             });
             ApiError::ApplyConflict { message, causes: causes.collect() }
         }
+    }
+}
+
+/// A configuration that means an object of its own, by its uid, is not for another one.
+fn check_is_new(call: &Call<'_>, config: &Value) -> Result<(), ApiError> {
+    match config["metadata"]["uid"].as_str().unwrap_or_default() {
+        "" => Ok(()),
+        uid => Err(call.conflict(format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        ))),
     }
 }
 

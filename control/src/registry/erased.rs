@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     allocation::{Claim, Pools},
     kind::{ColumnOf, Context, Kind, Scale},
-    quantities,
+    nulls, quantities,
 };
 use crate::store::{Draft, Entry, json};
 
@@ -158,6 +158,7 @@ pub trait ErasedKind: Send + Sync {
     fn is_held(&self, object: &dyn AnyObject) -> bool;
     fn grace_period_seconds(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
     fn orphans_by_default(&self) -> bool;
+    fn answers_deleted(&self) -> bool;
 
     fn columns(&self) -> Vec<ColumnOf<'_>>;
     fn row(&self, entry: &Entry, now: Timestamp) -> Vec<Value>;
@@ -189,11 +190,7 @@ impl<K: Kind> ErasedKind for Erase<K> {
     }
 
     fn decode(&self, json: &[u8], unknown: OnUnknown<'_>) -> Result<Box<dyn AnyObject>, serde_json::Error> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let object: K::Object =
-            serde_ignored::deserialize(&mut deserializer, |path| unknown(field_path(&path)))?;
-        deserializer.end()?;
-        Ok(Box::new(object))
+        Ok(Box::new(nulls::read(json, |json| decode_text::<K::Object>(json, &mut *unknown))?))
     }
 
     fn decode_value(
@@ -303,6 +300,9 @@ impl<K: Kind> ErasedKind for Erase<K> {
     fn orphans_by_default(&self) -> bool {
         self.0.orphans_by_default()
     }
+    fn answers_deleted(&self) -> bool {
+        self.0.answers_deleted()
+    }
 
     fn columns(&self) -> Vec<ColumnOf<'_>> {
         self.0.columns().to_vec()
@@ -335,7 +335,17 @@ pub(super) fn decode_known<T: DeserializeOwned>(
     value: Value,
     unknown: OnUnknown<'_>,
 ) -> Result<T, serde_json::Error> {
+    if nulls::any_in(&value) {
+        return nulls::read_value(&value, |json| decode_text(json, &mut *unknown));
+    }
     serde_ignored::deserialize(value, |path| unknown(field_path(&path)))
+}
+
+fn decode_text<T: DeserializeOwned>(json: &[u8], unknown: OnUnknown<'_>) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let object = serde_ignored::deserialize(&mut deserializer, |path| unknown(field_path(&path)))?;
+    deserializer.end()?;
+    Ok(object)
 }
 
 /// `spec.containers[0].imagee`, as Kubernetes writes the place of a field.

@@ -170,6 +170,12 @@ pub trait Kind: Send + Sync + 'static {
         false
     }
 
+    /// Whether the answer to a deletion is the object's last state; of most kinds it is a `Status`. Typed clients decode
+    /// what the OpenAPI document says it is, which goes by this, too.
+    fn answers_deleted(&self) -> bool {
+        false
+    }
+
     /// Whether dependents stay when a deletion does not say what becomes of them.
     fn orphans_by_default(&self) -> bool {
         false

@@ -40,6 +40,7 @@ mod managed; // Who owns which field.
 pub mod namespace;
 pub mod networking;
 pub mod node;
+mod nulls; // Where a value is needed.
 mod patch;
 mod path;
 pub mod persistentvolume;

@@ -92,6 +92,10 @@ impl Kind for PersistentVolumes {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -89,6 +89,10 @@ impl Kind for PersistentVolumeClaims {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -34,6 +34,10 @@ impl Kind for PodTemplates {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, template: &mut PodTemplate) {
         podspec::default_template(template.template.get_or_insert_default());
     }

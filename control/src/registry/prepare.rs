@@ -80,7 +80,7 @@ pub(super) fn update(
     context: &Context<'_>,
 ) {
     let kind = &call.served.kind;
-    carry_over(object.meta_mut(), old.meta());
+    carry_over(object.meta_mut(), old.meta(), part);
     drop_repeated_owners(call, object.meta_mut(), "");
     match part {
         Part::Whole | Part::Scale => {
@@ -194,17 +194,20 @@ fn drop_empty(meta: &mut ObjectMeta) {
 }
 
 /// Keeps what an update may not touch, and what it need not repeat.
-fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
+fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta, part: Part) {
     new.uid.clone_from(&old.uid);
     new.namespace.clone_from(&old.namespace);
-    if new.creation_timestamp.is_none() {
-        new.creation_timestamp.clone_from(&old.creation_timestamp);
-    }
+    // Files that were read from another cluster tell another time.
+    new.creation_timestamp.clone_from(&old.creation_timestamp);
     new.generate_name.clone_from(&old.generate_name);
     new.generation = old.generation;
-    // A deletion that began cannot be taken back, nor can an update begin one.
-    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    // A deletion that began cannot be taken back. An update cannot begin one either: that is refused where it is judged.
+    if old.deletion_timestamp.is_some() || part != Part::Whole {
+        new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    if new.deletion_grace_period_seconds.is_none() || part != Part::Whole {
+        new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
     new.resource_version = None;
     new.self_link = None;
     new.managed_fields = None;

@@ -77,6 +77,10 @@ impl Kind for ResourceQuotas {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -31,6 +31,10 @@ impl Kind for ServiceAccounts {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -7,7 +7,7 @@ use k8s_openapi::{
     jiff::Timestamp,
     kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition, APIServiceSpec},
 };
-use rustls::{ClientConfig, crypto::ring};
+use rustls::ClientConfig;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::{
     api::upstream::unverified_tls,
     auth::User,
     store::{Entry, Lagged, Revision, Scope},
-    trust::authorities,
+    trust::believing,
 };
 
 const RESOURCE: &str = "apiservices.apiregistration.k8s.io";
@@ -231,11 +231,7 @@ fn tls(spec: &APIServiceSpec, identity: &crate::auth::pki::Identity) -> Result<A
         return unverified_tls(Some(identity));
     }
     let bundle = spec.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0);
-    let roots = authorities(bundle).map_err(|problem| format!("caBundle: {problem}"))?;
+    let builder = believing(bundle).map_err(|problem| format!("caBundle: {problem}"))?;
     let (certificates, key) = identity.to_rustls()?;
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
     builder.with_client_auth_cert(certificates, key).map(Arc::new).map_err(|error| error.to_string())
 }

@@ -3,7 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::operations::{Parameter, Writer, capital};
+use super::{
+    names,
+    operations::{Writer, capital},
+    parameters::Parameter,
+};
 
 const STREAM_METHODS: [&str; 2] = ["get", "post"];
 const PROXY_METHODS: [&str; 7] = ["delete", "get", "head", "options", "patch", "post", "put"];
@@ -53,10 +57,11 @@ fn path_item(writer: &Writer<'_>, subresource: &str, methods: &[&str], has_path:
     let mut item = Map::new();
     for method in methods {
         let suffix = if has_path { "WithPath" } else { "" };
+        let rest = format!("{}{scope}{}{name}{suffix}", capital(method), info.kind);
         let mut operation = json!({
-            "operationId": format!("connectCoreV1{}{scope}{}{name}{suffix}", capital(method), info.kind),
+            "operationId": names::operation_id(info, "connect", &rest),
             "description": format!("connect {} requests to {subresource} of {}", method.to_uppercase(), info.kind),
-            "tags": ["core_v1"],
+            "tags": [names::tag(info)],
             "x-kubernetes-action": "connect",
             "x-kubernetes-group-version-kind":
                 { "group": "", "version": "v1", "kind": format!("{}{options}Options", info.kind) },
@@ -69,9 +74,7 @@ fn path_item(writer: &Writer<'_>, subresource: &str, methods: &[&str], has_path:
         if has_path {
             list.push(writer.path_parameter("path", "path to the resource"));
         }
-        list.extend(
-            self::parameters(subresource).iter().filter(|_| !has_path).map(|of| writer.parameter(of)),
-        );
+        list.extend(self::parameters(subresource).iter().map(|of| writer.parameter(of)));
     }
     item.insert("parameters".into(), parameters);
     item.into()

@@ -5,8 +5,11 @@
 
 mod connect;
 pub mod merge;
+mod names;
 mod operations;
+mod parameters;
 pub mod protobuf;
+mod roots;
 mod schemas;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -34,8 +37,8 @@ impl Dialect {
 /// `/openapi/v3`: where the document of each group version lies. `hash` of a path changes when its document does.
 pub fn v3_index(served: &[Arc<Served>], hash: &dyn Fn(&str) -> String) -> Value {
     let mut paths = Map::new();
-    for resource in served {
-        let path = group_version_path(resource);
+    let of_resources = served.iter().map(|resource| group_version_path(resource));
+    for path in of_resources.chain(roots::document_paths(served)) {
         if paths.contains_key(&path) {
             continue;
         }
@@ -53,21 +56,50 @@ pub fn group_version_path(resource: &Served) -> String {
 
 /// The v3 document of one group version, given as the resources in it.
 pub fn v3_document(served: &[Arc<Served>]) -> Value {
+    v3(paths(served, Dialect::V3), schemas::of(served, Dialect::V3))
+}
+
+/// The v3 document of a path that leads to resources, such as `apis/apps`, or `None` if there is no such path.
+pub fn v3_root_document(served: &[Arc<Served>], path: &str) -> Option<Value> {
+    let paths = BTreeMap::from_iter(roots::paths(served, Dialect::V3, Some(path)));
+    (!paths.is_empty()).then(|| v3(paths, schemas::of_roots(Dialect::V3)))
+}
+
+fn v3(paths: BTreeMap<String, Value>, schemas: Map<String, Value>) -> Value {
     json!({
         "openapi": "3.0.0",
         "info": info(),
-        "paths": paths(served, Dialect::V3),
-        "components": { "schemas": schemas::of(served, Dialect::V3) },
+        "paths": paths,
+        "components": { "schemas": schemas, "securitySchemes": credentials() },
+        "security": [{ "BearerToken": [] }],
     })
 }
 
 /// The v2 document of everything.
 pub fn v2_document(served: &[Arc<Served>]) -> Value {
+    let mut paths = paths(served, Dialect::V2);
+    paths.extend(roots::paths(served, Dialect::V2, None));
+    let mut definitions = schemas::of(served, Dialect::V2);
+    definitions.extend(schemas::of_roots(Dialect::V2));
     json!({
         "swagger": "2.0",
         "info": info(),
-        "paths": paths(served, Dialect::V2),
-        "definitions": schemas::of(served, Dialect::V2),
+        "paths": paths,
+        "definitions": definitions,
+        "securityDefinitions": credentials(),
+        "security": [{ "BearerToken": [] }],
+    })
+}
+
+/// How clients say who they are.
+fn credentials() -> Value {
+    json!({
+        "BearerToken": {
+            "description": "Bearer Token authentication",
+            "in": "header",
+            "name": "authorization",
+            "type": "apiKey",
+        },
     })
 }
 
@@ -76,7 +108,8 @@ fn info() -> Value {
 }
 
 fn paths(served: &[Arc<Served>], dialect: Dialect) -> BTreeMap<String, Value> {
-    served.iter().flat_map(|resource| operations::paths(resource, dialect)).collect()
+    let group_versions = served.iter().map(|resource| roots::group_version(resource, dialect));
+    served.iter().flat_map(|resource| operations::paths(resource, dialect)).chain(group_versions).collect()
 }
 
 #[cfg(test)]
@@ -106,10 +139,11 @@ mod tests {
             }
         }
         let kinds = Kinds::builtin();
-        for document in [document(""), document("apps"), v2_document(kinds.all())] {
+        let root = v3_root_document(kinds.all(), "apis").expect("a document");
+        for document in [document(""), document("apps"), root, v2_document(kinds.all())] {
             let mut found = Vec::new();
             references(&document, &mut found);
-            assert!(found.len() > 100);
+            assert!(!found.is_empty());
             for reference in found {
                 let pointer = reference.trim_start_matches('#');
                 assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
@@ -164,6 +198,68 @@ mod tests {
         assert_eq!(types(schemas, "schemas", either), told);
         let told = json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] });
         assert_eq!(types(schemas, "schemas", quantity), told);
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own_and_say_what_they_take_and_answer() {
+        let document = v2_document(Kinds::builtin().all());
+        let mut names = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("operations") {
+                let Some(name) = operation["operationId"].as_str() else {
+                    assert_eq!(method, "parameters", "{path}");
+                    continue;
+                };
+                assert!(names.insert(name), "{name} twice");
+            }
+        }
+        let check = |path: &str, method: &str, name: &str, answer: &str| {
+            let operation = &document["paths"][path][method];
+            assert_eq!(operation["operationId"], name, "{path}");
+            let reference = operation["responses"]["200"]["schema"]["$ref"].as_str().unwrap_or_default();
+            assert_eq!(reference.rsplit('.').next(), Some(answer), "{path}");
+        };
+        let (pod, node) = ("/api/v1/namespaces/{namespace}/pods", "/api/v1/nodes/{name}");
+        check("/api/v1/pods", "get", "listCoreV1PodForAllNamespaces", "PodList");
+        check(pod, "get", "listCoreV1NamespacedPod", "PodList");
+        check(pod, "delete", "deleteCoreV1CollectionNamespacedPod", "Status");
+        check(&format!("{pod}/{{name}}"), "delete", "deleteCoreV1NamespacedPod", "Pod");
+        check(node, "delete", "deleteCoreV1Node", "Status");
+        check(&format!("{pod}/{{name}}/resize"), "patch", "patchCoreV1NamespacedPodResize", "Pod");
+        check(
+            "/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token",
+            "post",
+            "createCoreV1NamespacedServiceAccountToken",
+            "TokenRequest",
+        );
+        check("/api/v1/namespaces/{name}/finalize", "put", "replaceCoreV1NamespaceFinalize", "Namespace");
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        check(roles, "post", "createRbacAuthorizationV1ClusterRole", "ClusterRole");
+        assert_eq!(document["paths"][roles]["post"]["tags"], json!(["rbacAuthorization_v1"]));
+        check("/apis/apps/", "get", "getAppsAPIGroup", "APIGroup");
+        check("/apis/apps/v1/", "get", "getAppsV1APIResources", "APIResourceList");
+        check("/version/", "get", "getCodeVersion", "Info");
+        let log = &document["paths"][format!("{pod}/{{name}}/log")]["get"]["parameters"];
+        assert!(log.as_array().expect("parameters").iter().any(|of| of["name"] == "tailLines"), "{log}");
+        let create = &document["paths"][pod]["post"];
+        let codes: Vec<_> = create["responses"].as_object().expect("responses").keys().collect();
+        assert_eq!(codes, ["200", "201", "202", "401"]);
+        assert_eq!(
+            create["produces"],
+            json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
+        );
+    }
+
+    #[test]
+    fn paths_that_lead_to_resources_have_documents_of_their_own() {
+        let kinds = Kinds::builtin();
+        let index = v3_index(kinds.all(), &|_| "0".into());
+        for path in ["api", "apis", "apis/apps", "apis/apps/v1", "version"] {
+            assert!(index["paths"][path].is_object(), "{path}: {index}");
+        }
+        let apps = v3_root_document(kinds.all(), "apis/apps").expect("a document");
+        assert_eq!(apps["paths"].as_object().expect("paths").keys().collect::<Vec<_>>(), ["/apis/apps/"]);
+        assert!(v3_root_document(kinds.all(), "apis/nobody").is_none());
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, connect, group_version_path, schemas::list_type};
-use crate::registry::Served;
+use super::{
+    Dialect, connect, group_version_path, names,
+    parameters::{self, Parameter},
+    schemas::list_type,
+};
+use crate::{api::discovery::Subresource, registry::Served};
 
 /// Path and path item of everything that a resource answers to.
 pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)> {
@@ -17,30 +21,48 @@ pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)>
     };
     let item = format!("{collection}/{{name}}");
     let mut paths = Vec::new();
-    let mut add = |path: String, actions: &[&str], namespaced: bool, named: bool| {
+    let mut add = |path: String, actions: &[&str], scope: Scope| {
         if actions.iter().any(|action| writer.is_allowed(action)) {
-            paths.push((path, writer.item(actions, namespaced, named)));
+            paths.push((path, writer.item(actions, scope)));
         }
     };
-    add(collection, &["list", "post", "deletecollection"], info.namespaced, false);
-    add(item.clone(), &["get", "put", "patch", "delete"], info.namespaced, true);
+    add(collection, &["list", "post", "deletecollection"], Scope::Collection);
+    add(item.clone(), &["get", "put", "patch", "delete"], Scope::Item);
     if info.namespaced {
-        add(format!("{base}/{}", info.plural), &["list"], false, false);
+        add(format!("{base}/{}", info.plural), &["list"], Scope::AllNamespaces);
     }
     for subresource in info.subresources {
         if connect::is_connection(subresource) {
             paths.extend(connect::paths(&writer, &item, subresource));
-            continue;
+        } else {
+            paths.push((format!("{item}/{subresource}"), writer.subresource(subresource)));
         }
-        let actions: &[&str] = match *subresource {
-            "status" | "scale" => &["get", "put", "patch"],
-            "log" => &["get"],
-            _ => &["post"],
-        };
-        let path = format!("{item}/{subresource}");
-        paths.push((path, writer.subresource(subresource, actions)));
     }
     paths
+}
+
+/// What a path names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The objects of a namespace, or all that have none.
+    Collection,
+    /// The objects of all namespaces.
+    AllNamespaces,
+    /// One object.
+    Item,
+}
+
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+
+/// Codes and meanings of answers of an action that did something.
+fn success(action: &str) -> &'static [(&'static str, &'static str)] {
+    match action {
+        "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+        "put" | "patch" => &[("200", "OK"), ("201", "Created")],
+        "delete" => &[("200", "OK"), ("202", "Accepted")],
+        _ => &[("200", "OK")],
+    }
 }
 
 /// Writes the operations of one resource in one dialect.
@@ -51,30 +73,67 @@ pub(super) struct Writer<'a> {
 
 impl Writer<'_> {
     /// A path item; parameters of the path itself come first.
-    fn item(&self, actions: &[&str], namespaced: bool, named: bool) -> Value {
+    fn item(&self, actions: &[&str], scope: Scope) -> Value {
         let type_name = &self.resource.type_name;
         let mut item = Map::new();
         for action in actions.iter().filter(|action| self.is_allowed(action)) {
-            let answer = if *action == "list" { &list_type(self.resource) } else { type_name };
-            item.insert(method(action).into(), self.operation(action, "", type_name, answer));
+            let answer = match *action {
+                "list" => &list_type(self.resource),
+                "deletecollection" => STATUS,
+                "delete" if !self.resource.kind.answers_deleted() => STATUS,
+                _ => type_name,
+            };
+            let mut operation = self.operation(action, "", type_name, answer);
+            operation["operationId"] = self.operation_id(action, scope, "").into();
+            item.insert(method(action).into(), operation);
         }
-        item.insert("parameters".into(), self.path_parameters(namespaced, named));
+        let is_namespaced = self.resource.info.namespaced && scope != Scope::AllNamespaces;
+        item.insert("parameters".into(), self.path_parameters(is_namespaced, scope == Scope::Item));
         item.into()
     }
 
-    fn subresource(&self, name: &str, actions: &[&str]) -> Value {
-        let type_name = match name {
-            "scale" => "io.k8s.api.autoscaling.v1.Scale",
-            "eviction" => "io.k8s.api.policy.v1.Eviction",
-            "binding" => "io.k8s.api.core.v1.Binding",
+    fn subresource(&self, name: &str) -> Value {
+        let of = Subresource::new(self.resource.info, name);
+        let type_name = match of.kind {
+            "Scale" => "io.k8s.api.autoscaling.v1.Scale",
+            "Eviction" => "io.k8s.api.policy.v1.Eviction",
+            "Binding" => "io.k8s.api.core.v1.Binding",
+            "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest",
             _ => &self.resource.type_name,
         };
         let mut item = Map::new();
-        for action in actions {
-            item.insert(method(action).into(), self.operation(action, name, type_name, type_name));
+        for verb in of.verbs {
+            let action = match *verb {
+                "create" => "post",
+                "update" => "put",
+                other => other,
+            };
+            let mut operation = self.operation(action, name, type_name, type_name);
+            operation["operationId"] = self.operation_id(action, Scope::Item, name).into();
+            operation["x-kubernetes-group-version-kind"] =
+                json!({ "group": of.group, "version": of.version, "kind": of.kind });
+            item.insert(action.into(), operation);
         }
         item.insert("parameters".into(), self.path_parameters(self.resource.info.namespaced, true));
         item.into()
+    }
+
+    fn operation_id(&self, action: &str, scope: Scope, subresource: &str) -> String {
+        let info = self.resource.info;
+        let (verb, collection) = match action {
+            "post" => ("create", ""),
+            "put" => ("replace", ""),
+            "get" => ("read", ""),
+            "deletecollection" => ("delete", "Collection"),
+            other => (other, ""),
+        };
+        let (before, after) = match scope {
+            Scope::AllNamespaces => ("", "ForAllNamespaces"),
+            _ if info.namespaced => ("Namespaced", ""),
+            _ => ("", ""),
+        };
+        let rest = format!("{collection}{before}{}{}{after}", info.kind, capital(subresource));
+        names::operation_id(info, verb, &rest)
     }
 
     fn is_allowed(&self, action: &str) -> bool {
@@ -86,62 +145,106 @@ impl Writer<'_> {
         self.resource.info.verbs.contains(&verb)
     }
 
+    /// An operation that has no name yet.
     fn operation(&self, action: &str, subresource: &str, body: &str, answer: &str) -> Value {
         let info = self.resource.info;
+        let mut operation = json!({
+            "description": format!("{action} {}", info.kind),
+            "tags": [names::tag(info)],
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind":
+                { "group": info.group, "version": info.version, "kind": info.kind },
+            "parameters":
+                parameters::of(action, subresource).iter().map(|of| self.parameter(of)).collect::<Vec<_>>(),
+        });
+        self.add_body(&mut operation, action, body);
         let is_text = subresource == "log";
         let schema = if is_text { json!({ "type": "string" }) } else { self.reference(answer) };
-        let content_type = if is_text { "text/plain" } else { "application/json" };
-        let mut operation = json!({
-            "operationId": operation_id(self.resource, action, subresource),
-            "description": format!("{action} {}", info.kind),
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": self.gvk(subresource),
-            "parameters": parameters(action).iter().map(|parameter| self.parameter(parameter)).collect::<Vec<_>>(),
-        });
-        let body = match action {
-            "post" | "put" => Some((body, &["application/json", "application/yaml"][..])),
+        let types = if is_text { &["text/plain"][..] } else { self.answer_types(action) };
+        let answer = match self.dialect {
+            Dialect::V2 => {
+                operation["schemes"] = json!(["https"]);
+                operation["produces"] = json!(types);
+                json!({ "schema": schema })
+            }
+            Dialect::V3 => json!({ "content": self.content(types, &schema) }),
+        };
+        let mut responses = Map::new();
+        for (code, description) in success(action) {
+            let mut answer = answer.clone();
+            answer["description"] = (*description).into();
+            responses.insert((*code).into(), answer);
+        }
+        responses.insert("401".into(), json!({ "description": "Unauthorized" }));
+        operation["responses"] = responses.into();
+        operation
+    }
+
+    fn add_body(&self, operation: &mut Value, action: &str, body: &str) {
+        let (body, types) = match action {
+            "post" | "put" => (body, &["application/json", "application/yaml"][..]),
             // A client that finds a strategic merge patch here sends one.
-            "patch" if self.resource.kind.is_custom() => Some((
-                "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
-                &["application/json-patch+json", "application/merge-patch+json"][..],
-            )),
-            "patch" => Some((
-                "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
+            "patch" if self.resource.kind.is_custom() => (
+                PATCH,
+                &[
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/apply-patch+yaml",
+                ][..],
+            ),
+            "patch" => (
+                PATCH,
                 &[
                     "application/json-patch+json",
                     "application/merge-patch+json",
                     "application/strategic-merge-patch+json",
                     "application/apply-patch+yaml",
                 ][..],
-            )),
+            ),
             "delete" | "deletecollection" => {
-                Some(("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", &["application/json"][..]))
+                ("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", &["application/json"][..])
             }
-            _ => None,
+            _ => return,
         };
+        let schema = self.body_schema(body);
+        let is_required = matches!(action, "post" | "put" | "patch");
         match self.dialect {
-            Dialect::V3 => {
-                let mut content = Map::new();
-                content.insert(content_type.into(), json!({ "schema": schema }));
-                operation["responses"] = json!({ "200": { "description": "OK", "content": content } });
-                if let Some((body, types)) = body {
-                    let schema = self.body_schema(body);
-                    let content: Map<String, Value> =
-                        types.iter().map(|name| ((*name).to_owned(), json!({ "schema": schema }))).collect();
-                    operation["requestBody"] = json!({ "content": content });
-                }
-            }
             Dialect::V2 => {
-                operation["produces"] = json!([content_type]);
-                operation["responses"] = json!({ "200": { "description": "OK", "schema": schema } });
-                if let Some((body, types)) = body {
-                    operation["consumes"] = json!(types);
-                    let parameter = json!({ "name": "body", "in": "body", "schema": self.body_schema(body) });
-                    operation["parameters"].as_array_mut().expect("parameters are an array").push(parameter);
+                operation["consumes"] = json!(types);
+                let mut parameter = json!({ "name": "body", "in": "body", "schema": schema });
+                if is_required {
+                    parameter["required"] = true.into();
+                }
+                operation["parameters"].as_array_mut().expect("parameters are an array").push(parameter);
+            }
+            Dialect::V3 => {
+                operation["requestBody"] = json!({ "content": self.content(types, &schema) });
+                if is_required {
+                    operation["requestBody"]["required"] = true.into();
                 }
             }
         }
-        operation
+    }
+
+    fn content(&self, types: &[&str], schema: &Value) -> Map<String, Value> {
+        types.iter().map(|name| ((*name).to_owned(), json!({ "schema": schema }))).collect()
+    }
+
+    /// The forms in which an action is answered, the usual one first.
+    fn answer_types(&self, action: &str) -> &'static [&'static str] {
+        let has_protobuf = !self.resource.kind.is_custom();
+        match (action, has_protobuf) {
+            ("list", true) => &[
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+                "application/json;stream=watch",
+                "application/vnd.kubernetes.protobuf;stream=watch",
+            ],
+            ("list", false) => &["application/json", "application/yaml", "application/json;stream=watch"],
+            (_, true) => &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"],
+            (_, false) => &["application/json", "application/yaml"],
+        }
     }
 
     fn reference(&self, type_name: &str) -> Value {
@@ -151,17 +254,6 @@ impl Writer<'_> {
     /// A patch is any object; it has no schema in the list.
     fn body_schema(&self, type_name: &str) -> Value {
         if type_name.ends_with(".Patch") { json!({ "type": "object" }) } else { self.reference(type_name) }
-    }
-
-    fn gvk(&self, subresource: &str) -> Value {
-        let info = self.resource.info;
-        let (group, version, kind) = match subresource {
-            "scale" => ("autoscaling", "v1", "Scale"),
-            "eviction" => ("policy", "v1", "Eviction"),
-            "binding" => ("", "v1", "Binding"),
-            _ => (info.group, info.version, info.kind),
-        };
-        json!({ "group": group, "version": version, "kind": kind })
     }
 
     pub(super) fn path_parameter(&self, name: &str, description: &str) -> Value {
@@ -213,57 +305,6 @@ impl Writer<'_> {
     }
 }
 
-/// Name, type and description of a query parameter.
-pub(super) type Parameter = (&'static str, &'static str, &'static str);
-
-const PRETTY: Parameter = ("pretty", "string", "If 'true', then the output is pretty printed.");
-const DRY_RUN: Parameter = ("dryRun", "string", "'All': everything is done but the change is not kept.");
-const FIELD_MANAGER: Parameter = ("fieldManager", "string", "The name of the actor that makes the change.");
-const FIELD_VALIDATION: Parameter =
-    ("fieldValidation", "string", "What becomes of unknown and duplicate fields: Ignore, Warn or Strict.");
-
-fn parameters(action: &str) -> Vec<Parameter> {
-    let delete: [Parameter; 3] = [
-        ("gracePeriodSeconds", "integer", "Seconds before the object is deleted; 0 deletes it at once."),
-        ("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
-        ("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
-    ];
-    let list: [Parameter; 9] = [
-        ("allowWatchBookmarks", "boolean", "Asks for BOOKMARK events."),
-        ("continue", "string", "Where an earlier list stopped, as it said itself."),
-        ("fieldSelector", "string", "Restricts the objects by their fields."),
-        ("labelSelector", "string", "Restricts the objects by their labels."),
-        ("limit", "integer", "How many objects to answer at most; the rest follows by `continue`."),
-        ("resourceVersion", "string", "How old the answer may be, or where a watch begins."),
-        ("resourceVersionMatch", "string", "How resourceVersion is applied: NotOlderThan or Exact."),
-        ("sendInitialEvents", "boolean", "Begins a watch with the objects that exist."),
-        ("timeoutSeconds", "integer", "Ends the call after so long."),
-    ];
-    let mut parameters = vec![PRETTY];
-    match action {
-        "post" | "put" => parameters.extend([DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION]),
-        "patch" => {
-            parameters.extend([DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION]);
-            parameters.push(("force", "boolean", "Takes fields from other managers (apply patches only)."));
-        }
-        "delete" => {
-            parameters.push(DRY_RUN);
-            parameters.extend(delete);
-        }
-        "deletecollection" => {
-            parameters.push(DRY_RUN);
-            parameters.extend(delete);
-            parameters.extend(list);
-        }
-        "list" => {
-            parameters.extend(list);
-            parameters.push(("watch", "boolean", "Answers changes as they happen, as a stream."));
-        }
-        _ => {}
-    }
-    parameters
-}
-
 fn method(action: &str) -> &str {
     match action {
         "list" => "get",
@@ -275,18 +316,4 @@ fn method(action: &str) -> &str {
 pub(super) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
-/// `patchAppsV1NamespacedDeploymentStatus`
-fn operation_id(resource: &Served, action: &str, subresource: &str) -> String {
-    let action = match action {
-        "post" => "create",
-        "put" => "replace",
-        "get" => "read",
-        other => other,
-    };
-    let info = resource.info;
-    let group = capital(info.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core"));
-    let scope = if info.namespaced { "Namespaced" } else { "" };
-    format!("{action}{group}{}{scope}{}{}", capital(info.version), info.kind, capital(subresource))
 }

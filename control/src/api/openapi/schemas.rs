@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::{autoscaling, core, policy},
+    api::{authentication, autoscaling, core, policy},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status},
 };
 use naru_model::{
@@ -13,20 +13,16 @@ use naru_model::{
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::Dialect;
+use super::{Dialect, roots};
 use crate::registry::Served;
 
 /// By type name, as in `components.schemas` (v3) or `definitions` (v2).
 pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value> {
-    let mut settings = SchemaSettings::openapi3();
-    settings.definitions_path = match dialect {
-        Dialect::V2 => "/definitions".into(),
-        Dialect::V3 => "/components/schemas".into(),
-    };
-    let mut generator = settings.into_generator();
+    let mut generator = generator(dialect);
     let mut schemas = Map::new();
     generator.subschema_for::<DeleteOptions>();
     generator.subschema_for::<Status>();
+    roots::add_group_version_types(&mut generator);
     for resource in served {
         add_types(resource, &mut generator);
         if resource.info.verbs.contains(&"list") {
@@ -34,8 +30,39 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
         }
     }
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>();
+    finish(generator, &mut schemas, dialect);
+    for resource in served {
+        if let Some(schema) = schemas.get_mut(&resource.type_name) {
+            let info = resource.info;
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{ "group": info.group, "version": info.version, "kind": info.kind }]);
+        }
+    }
+    schemas
+}
+
+/// The schemas of what the paths that belong to no group version answer.
+pub(super) fn of_roots(dialect: Dialect) -> Map<String, Value> {
+    let mut generator = generator(dialect);
+    let mut schemas = Map::new();
+    roots::add_types(&mut generator);
+    finish(generator, &mut schemas, dialect);
+    schemas
+}
+
+fn generator(dialect: Dialect) -> SchemaGenerator {
+    let mut settings = SchemaSettings::openapi3();
+    settings.definitions_path = match dialect {
+        Dialect::V2 => "/definitions".into(),
+        Dialect::V3 => "/components/schemas".into(),
+    };
+    settings.into_generator()
+}
+
+/// Adds the generator's schemas, and says in all of them what the types themselves do not.
+fn finish(mut generator: SchemaGenerator, schemas: &mut Map<String, Value>, dialect: Dialect) {
     schemas.append(&mut generator.take_definitions(true));
-    for (type_name, schema) in &mut schemas {
+    for (type_name, schema) in schemas {
         add_merge_facts(type_name, schema);
         correct_required(type_name, schema);
         open_any_value(type_name, schema);
@@ -45,14 +72,6 @@ pub(super) fn of(served: &[Arc<Served>], dialect: Dialect) -> Map<String, Value>
             Dialect::V3 => wrap_references(schema),
         }
     }
-    for resource in served {
-        if let Some(schema) = schemas.get_mut(&resource.type_name) {
-            let info = resource.info;
-            schema["x-kubernetes-group-version-kind"] =
-                json!([{ "group": info.group, "version": info.version, "kind": info.kind }]);
-        }
-    }
-    schemas
 }
 
 /// The type of a resource and those of its subresources.
@@ -66,6 +85,7 @@ fn add_types(resource: &Served, generator: &mut SchemaGenerator) {
             "scale" => drop(generator.subschema_for::<autoscaling::v1::Scale>()),
             "eviction" => drop(generator.subschema_for::<policy::v1::Eviction>()),
             "binding" => drop(generator.subschema_for::<core::v1::Binding>()),
+            "token" => drop(generator.subschema_for::<authentication::v1::TokenRequest>()),
             _ => {}
         }
     }

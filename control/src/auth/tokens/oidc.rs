@@ -3,7 +3,7 @@
 //! The provider's keys are fetched over HTTPS when a token names one that is not known yet, at most every few seconds,
 //! so that nobody can make us ask it often.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -13,7 +13,6 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use k8s_openapi::jiff::Timestamp;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
 
@@ -21,7 +20,7 @@ use super::{
     accounts::Audiences,
     jwt::{PublicKey, Token},
 };
-use crate::{auth::User, trust::authorities};
+use crate::{auth::User, trust::believing};
 
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 const FETCH_PACE: Duration = Duration::from_secs(5);
@@ -106,12 +105,9 @@ impl Oidc {
         if settings.client_id.is_empty() {
             return Err("an OIDC issuer needs a client id".into());
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots(&settings)?)
-            .with_no_client_auth();
+        let tls =
+            believing(&authority(&settings)?.unwrap_or_default()).map_err(|why| unusable(&settings, &why))?;
+        let tls = tls.with_no_client_auth();
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_only()
@@ -204,19 +200,26 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn roots(settings: &OidcSettings) -> Result<RootCertStore, String> {
-    let Some(path) = &settings.ca_file else { return authorities(&[]) };
-    let failed = |why: String| format!("cannot use the OIDC authority {}: {why}", path.display());
+/// The PEM of the authorities that vouch for the provider, where they are not this machine's.
+fn authority(settings: &OidcSettings) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = &settings.ca_file else { return Ok(None) };
     match std::fs::read(path) {
         // Whoever names a file does not mean everybody.
-        Ok(pem) if pem.is_empty() => Err(failed("it is empty".into())),
-        Ok(pem) => authorities(&pem).map_err(failed),
-        Err(error) => Err(failed(error.to_string())),
+        Ok(pem) if pem.is_empty() => Err(unusable(settings, "it is empty")),
+        Ok(pem) => Ok(Some(pem)),
+        Err(error) => Err(unusable(settings, &error.to_string())),
     }
+}
+
+fn unusable(settings: &OidcSettings, why: &str) -> String {
+    let file = settings.ca_file.as_deref().unwrap_or_else(|| std::path::Path::new("of this machine"));
+    format!("cannot use the OIDC authority {}: {why}", file.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use rcgen::{CertificateParams, KeyPair};

@@ -385,6 +385,9 @@ impl ErasedKind for CustomKind {
     fn orphans_by_default(&self) -> bool {
         false
     }
+    fn answers_deleted(&self) -> bool {
+        false
+    }
 
     fn columns(&self) -> Vec<ColumnOf<'_>> {
         let own = self.columns.iter().map(|column| ColumnOf {

@@ -44,6 +44,10 @@ impl Kind for ResourceClaims {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, claim: &mut ResourceClaim) {
         default_spec(claim.spec.get_or_insert_default());
     }

@@ -31,6 +31,10 @@ impl Kind for ResourceClaimTemplates {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, template: &mut ResourceClaimTemplate) {
         let spec = template.spec.get_or_insert_default();
         spec.metadata.get_or_insert_default();

@@ -23,6 +23,10 @@ impl Kind for DeviceClasses {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, class: &mut DeviceClass) {
         class.spec.get_or_insert_default();
     }

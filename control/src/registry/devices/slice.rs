@@ -56,6 +56,10 @@ impl Kind for ResourceSlices {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, slice: &mut ResourceSlice) {
         slice.spec.devices.iter_mut().flatten().for_each(device::canonicalize);
         let sets = slice.spec.shared_counters.iter_mut().flatten();

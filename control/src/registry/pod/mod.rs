@@ -64,6 +64,10 @@ impl Kind for Pods {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
         defaults::default_spec(spec);

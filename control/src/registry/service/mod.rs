@@ -90,6 +90,10 @@ impl Kind for Services {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, service: &mut Service) {
         default_spec(service.spec.get_or_insert_default());
         let is_balanced = service.spec.as_ref().is_some_and(is_load_balancer);

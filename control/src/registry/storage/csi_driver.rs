@@ -78,6 +78,10 @@ impl Kind for CsiDrivers {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, driver: &mut CSIDriver) {
         let spec = &mut driver.spec;
         spec.attach_required.get_or_insert(true);

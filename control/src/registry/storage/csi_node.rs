@@ -49,6 +49,10 @@ impl Kind for CsiNodes {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

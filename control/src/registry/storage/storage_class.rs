@@ -62,6 +62,10 @@ impl Kind for StorageClasses {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, class: &mut StorageClass) {
         class.reclaim_policy.get_or_insert_with(|| "Delete".into());
         class.volume_binding_mode.get_or_insert_with(|| "Immediate".into());

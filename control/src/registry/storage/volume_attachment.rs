@@ -60,6 +60,10 @@ impl Kind for VolumeAttachments {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, attachment: &mut VolumeAttachment, _context: &Context<'_>) {
         attachment.status = Some(Default::default());
     }

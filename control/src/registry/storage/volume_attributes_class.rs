@@ -44,6 +44,10 @@ impl Kind for VolumeAttributesClasses {
         &RESOURCE
     }
 
+    fn answers_deleted(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

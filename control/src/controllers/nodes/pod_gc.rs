@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
-    jiff::SignedDuration,
+    jiff::{SignedDuration, Timestamp},
 };
 use naru_model::{
     Object,
@@ -69,7 +69,7 @@ impl Controller for PodGc {
                 }
             }
             None => {
-                let missing_since = view.cache.missing_since(name).unwrap_or(view.now);
+                let missing_since = view.cache.missing_since(name).max(bound_since(&pod)).unwrap_or(view.now);
                 let deadline = missing_since + QUARANTINE;
                 if deadline > view.now {
                     plan.look_again(until(deadline, view.now));
@@ -82,6 +82,15 @@ impl Controller for PodGc {
         }
         plan
     }
+}
+
+/// When the pod got its node, which may be there later than the pod.
+fn bound_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut bound =
+        conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+    let bound = bound.find_map(|condition| condition.last_transition_time.as_ref());
+    bound.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 /// Whether somebody is still waited for; a pod without grace waits for its finalizers only.

@@ -252,6 +252,22 @@ fn pods_of_a_deleted_node_are_removed_after_a_quarantine() {
 }
 
 #[test]
+fn a_pod_may_be_there_before_its_node() {
+    let mut world = World::default();
+    add_node(&mut world, "amber");
+    world.advance(100);
+    let mut early = pod("early", "web");
+    early.spec.as_mut().unwrap().node_name = Some("birch".into());
+    early.metadata.creation_timestamp = Some(Time(world.now));
+    world.add(early);
+    let pod = key_of::<Pod>("default", "early");
+    assert_eq!(world.look(&PodGc, &pod).again, Some(Duration::from_secs(40)));
+    world.advance(40);
+    world.look(&PodGc, &pod);
+    assert!(world.find::<Pod>("default", "early").is_none());
+}
+
+#[test]
 fn a_node_that_registers_again_keeps_its_pods() {
     let mut world = World::default();
     add_node(&mut world, "amber");

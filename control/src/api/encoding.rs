@@ -92,7 +92,7 @@ pub fn compress(accept_encoding: &str, response: Response<Body>) -> Response<Bod
         as_it_is @ (Body::Full(None) | Body::Passed(_)) => as_it_is,
         large => {
             parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
             parts.headers.remove(header::CONTENT_LENGTH);
             gzip(large)
         }

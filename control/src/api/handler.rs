@@ -206,7 +206,7 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
             failure(&ApiError::Internal(format!("a handler of {} {} failed", parts.method, parts.uri.path())))
         }
     };
-    let is_read = matches!(label.verb, "GET" | "LIST");
+    let is_read = matches!(label.verb, "GET" | "LIST") || parts.uri.path().starts_with("/openapi/");
     let mut response = flow.end(response, label.verb == "LIST");
     add_warnings(&mut response, &notes.take_warnings());
     let mut response = match record {

@@ -97,6 +97,7 @@ async fn large_answers_are_compressed_for_who_takes_gzip() {
     let list: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(list, cluster.get(MAPS).await.expect(200));
     assert_eq!(get(&format!("{MAPS}/large-0")).await.0, None, "smaller than 128 KiB");
+    assert_eq!(get("/openapi/v3/apis/apps/v1").await.0.expect("compressed"), "gzip");
 }
 
 #[tokio::test]

@@ -65,6 +65,11 @@ fn success(action: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
+/// The same schema in every one of `types`.
+fn content(types: &[&str], schema: &Value) -> Map<String, Value> {
+    types.iter().map(|name| ((*name).to_owned(), json!({ "schema": schema }))).collect()
+}
+
 /// Writes the operations of one resource in one dialect.
 pub(super) struct Writer<'a> {
     pub(super) resource: &'a Served,
@@ -167,7 +172,7 @@ impl Writer<'_> {
                 operation["produces"] = json!(types);
                 json!({ "schema": schema })
             }
-            Dialect::V3 => json!({ "content": self.content(types, &schema) }),
+            Dialect::V3 => json!({ "content": content(types, &schema) }),
         };
         let mut responses = Map::new();
         for (code, description) in success(action) {
@@ -218,16 +223,12 @@ impl Writer<'_> {
                 operation["parameters"].as_array_mut().expect("parameters are an array").push(parameter);
             }
             Dialect::V3 => {
-                operation["requestBody"] = json!({ "content": self.content(types, &schema) });
+                operation["requestBody"] = json!({ "content": content(types, &schema) });
                 if is_required {
                     operation["requestBody"]["required"] = true.into();
                 }
             }
         }
-    }
-
-    fn content(&self, types: &[&str], schema: &Value) -> Map<String, Value> {
-        types.iter().map(|name| ((*name).to_owned(), json!({ "schema": schema }))).collect()
     }
 
     /// The forms in which an action is answered, the usual one first.

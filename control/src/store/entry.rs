@@ -325,6 +325,16 @@ impl Entry {
         }
     }
 
+    /// Gives back the memory of the decoded form until somebody asks for it again, unless somebody does so now. Never
+    /// waits.
+    pub(super) fn let_go(&self) {
+        if let Ok(mut typed) = self.typed.try_lock()
+            && matches!(*typed, Typed::Kept { .. })
+        {
+            *typed = Typed::Unasked;
+        }
+    }
+
     /// Gives back the memory of the decoded form, and keeps none from now on.
     pub(super) fn forget_typed(&self) {
         *self.typed.lock().unwrap_or_else(PoisonError::into_inner) = Typed::Given;

@@ -131,14 +131,18 @@ impl Event {
         if let Some(previous) = &self.previous {
             previous.forget_typed();
         }
-        if self.kind == EventKind::Deleted {
-            self.entry.forget_typed();
+        match self.kind {
+            EventKind::Deleted => self.entry.forget_typed(),
+            // Of a crowd of objects that are written one after the other, most are not asked for again soon.
+            EventKind::Added | EventKind::Modified => self.entry.let_go(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
     use super::*;
     use crate::store::{Draft, Entry, Key};
 
@@ -166,6 +170,20 @@ mod tests {
         assert_eq!(history.since(9).expect("all are here").count(), 3);
         assert_eq!(history.position_after(Revision(12)), 12);
         assert!(history.age(start + 3 * LIFE).is_empty(), "what fits stays for ever");
+    }
+
+    #[test]
+    fn what_was_decoded_of_a_crowd_goes_when_others_follow() {
+        let mut history = History::new(Revision(0), 0);
+        let first = event(1, "x");
+        history.push(first.clone());
+        let decoded = first.entry.typed::<ConfigMap>().expect("a map");
+        (2..=WARM_EVENTS as u64).for_each(|revision| history.push(event(revision, "x")));
+        assert_eq!(Arc::strong_count(&decoded), 2, "it is warm still");
+        history.push(event(1000, "x"));
+        assert_eq!(Arc::strong_count(&decoded), 1);
+        let again = first.entry.typed::<ConfigMap>().expect("a map");
+        assert!(Arc::ptr_eq(&again, &first.entry.typed().expect("a map")), "who asks again shares it again");
     }
 
     #[test]

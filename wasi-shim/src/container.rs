@@ -417,6 +417,11 @@ impl Core {
         Busy(self.clone())
     }
 
+    /// Whether there is more than one connection with its request.
+    pub fn is_shared(&self) -> bool {
+        self.busy.load(Relaxed) > 2
+    }
+
     async fn idle(&self) {
         let mut became_idle = std::pin::pin!(self.became_idle.notified());
         loop {

@@ -29,7 +29,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::ticker::{TICK, Ticker};
+use crate::{
+    clock::{self, Moment},
+    ticker::{TICK, Ticker},
+};
 
 /// Ticks of the first, free slice. The first of them may be short, as the clock is already running.
 pub const FREE_TICKS: u64 = 2;
@@ -412,48 +415,40 @@ impl<F: ?Sized> Drop for Metered<F> {
 }
 
 thread_local! {
-    /// Since when, in CPU time of this thread, the guest that is polled on it has not been charged.
-    static UNCHARGED_SINCE: Cell<u64> = const { Cell::new(0) };
+    /// Since when the guest that is polled on this thread has not been charged.
+    static UNCHARGED_SINCE: Cell<Moment> = const { Cell::new(Moment(0)) };
 }
 
 fn charge_so_far(account: &CpuAccount) {
-    let now = thread_cpu_nanos();
+    let now = Moment::now();
     let since = UNCHARGED_SINCE.replace(now);
-    account.charge(now.saturating_sub(since));
+    account.charge(clock::computed(now.since(since), now));
 }
 
 /// One poll of a guest. Guests may be polled inside one another (a call to a container on the same node): the outer
 /// one's clock stands still meanwhile.
 struct Turn<'a> {
     run: &'a Run,
-    began: u64,
-    outer: u64,
+    began: Moment,
+    outer: Moment,
 }
 
 impl<'a> Turn<'a> {
     fn begin(run: &'a Run) -> Self {
         run.account.cpu.ticker.enter();
-        let began = thread_cpu_nanos();
+        let began = clock::begin();
         Self { run, began, outer: UNCHARGED_SINCE.replace(began) }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let now = thread_cpu_nanos();
-        self.run.account.charge(now.saturating_sub(UNCHARGED_SINCE.get()));
-        UNCHARGED_SINCE.set(self.outer + now.saturating_sub(self.began));
+        charge_so_far(&self.run.account);
+        let now = UNCHARGED_SINCE.get();
+        UNCHARGED_SINCE.set(Moment(self.outer.0 + now.since(self.began)));
         self.run.release();
         self.run.account.cpu.ticker.leave();
     }
-}
-
-#[allow(unsafe_code, reason = "rustix has this clock only behind a feature that nothing else needs")]
-fn thread_cpu_nanos() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! Not here: images and where they come from, pods, restarts, probes, service addresses.
 
 mod cache;
+mod clock;
 mod command;
 mod container;
 mod cpu;

@@ -17,6 +17,7 @@ mod bad_input;
 mod corners;
 mod encodings;
 mod evictions;
+mod expectations;
 mod messages;
 
 use super::{Caller, State, handle};

@@ -387,7 +387,11 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
     let at = offset(json, error);
     let field = path_at(json, at);
     let names: Vec<&str> = field.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
-    let parts = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    // An integer that is too large is of a wrong type, too, for Go.
+    let problem = text
+        .strip_prefix("invalid type: ")
+        .or_else(|| text.strip_prefix("invalid value: ").filter(is_integer));
+    let parts = problem.and_then(|rest| rest.split_once(", expected "));
     let Some((found, rest)) = parts else {
         if let Some(layout) = time_layout(served, &field)
             && let Some(why) = text_before(json, at).and_then(|text| rfc3339::why_not(text, layout))
@@ -400,6 +404,8 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
     if rest.starts_with("Quantity") {
         return QuantityError::Format.to_string();
     }
+    let number =
+        if is_integer(&found) || found.starts_with("floating") { found.split('`').nth(1) } else { None };
     let found = match found.split([' ', '`']).next().unwrap_or_default() {
         "string" => "string",
         "integer" | "floating" => "number",
@@ -419,12 +425,20 @@ fn wrong_type(served: &Served, json: &[u8], error: &serde_json::Error) -> String
         "identifier" => "string",
         other => other,
     };
+    // Of a number that is no such integer, Go shows the number.
+    let shown = number
+        .filter(|_| wanted.starts_with("int"))
+        .map_or_else(|| found.into(), |of| format!("{found} {of}"));
     let known = protobuf::go_field(&served.api_version, served.info.kind, &names);
     let (holder, names) = known.unwrap_or((served.info.kind, names));
     format!(
-        "json: cannot unmarshal {found} into Go struct field {holder}.{} of type {wanted}",
+        "json: cannot unmarshal {shown} into Go struct field {holder}.{} of type {wanted}",
         names.join(".")
     )
+}
+
+fn is_integer(found: &&str) -> bool {
+    found.starts_with("integer ")
 }
 
 /// The byte at which bytes in base64 stop being that, from what their decoder says.

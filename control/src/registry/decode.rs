@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     AnyObject, Served,
-    json_text::{Survey, duplicates, offset, path_at, survey, text_before},
+    json_text::{Survey, duplicates, odd_times, offset, path_at, survey, text_before},
     yaml_text,
 };
 use crate::{ApiError, client::Patch, protobuf};
@@ -102,10 +102,8 @@ pub fn object(served: &Served, text: &Text, validation: FieldValidation) -> Resu
     };
     let object = result.map_err(|error| unreadable(served, json, &error))?;
     let refusal = |why: &str| cannot_be_handled(served, served.info.kind, why);
-    for (path, text) in &odd_times {
-        if let Some(why) = time_layout(served, path).and_then(|layout| rfc3339::why_not(text, layout)) {
-            return Err(refusal(&why));
-        }
+    if let Some(why) = wrong_time(served, &odd_times) {
+        return Err(refusal(&why));
     }
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
@@ -118,6 +116,12 @@ const HAVE_MICRO_TIMES: &[&str] = &["Event", "Lease", "LeaseCandidate"];
 fn time_layout(served: &Served, path: &str) -> Option<&'static str> {
     let names: Vec<&str> = path.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
     protobuf::time_layout(&served.api_version, served.info.kind, &names)
+}
+
+/// Why Go would not take one of these texts, by their paths, as the time that it has to be.
+fn wrong_time(served: &Served, odd_times: &[(String, String)]) -> Option<String> {
+    let mut odd_times = odd_times.iter();
+    odd_times.find_map(|(path, text)| rfc3339::why_not(text, time_layout(served, path)?))
 }
 
 /// `json` with other words for what Go reads and serde does not, of which `error` is the first; `None` where that is not
@@ -173,6 +177,7 @@ pub fn patched(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     check_type(served, &value)?;
+    let odd_times = odd_times(&value, HAVE_MICRO_TIMES.contains(&served.info.kind));
     let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
     let stored = match served.conversion {
         None => Ok(value),
@@ -185,6 +190,9 @@ pub fn patched(
         Ok(shown) => invalid_patch(shown.to_string(), why),
         Err(error) => error,
     };
+    if let Some(why) = wrong_time(served, &odd_times) {
+        return Err(refusal(&why));
+    }
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
     Ok((object, judge(problems, validation, refusal)?))
 }

@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 
 use naru_model::rfc3339;
+use serde_json::Value;
 
 /// What nests deeper is refused by the decoder, and must not overflow the stack before.
 const MAX_DEPTH: usize = 128;
+/// So many odd times are noted of one body: more than any object has.
+const MOST_TIMES: usize = 4096;
 
 /// Where in `json` serde stopped.
 pub fn offset(json: &[u8], error: &serde_json::Error) -> usize {
@@ -45,6 +48,43 @@ pub fn survey(json: &[u8], has_micros: bool) -> Survey {
     Survey { duplicates: scanner.duplicates, odd_times: scanner.odd_times }
 }
 
+/// The odd times of [`survey`] in what has no text any more.
+pub fn odd_times(value: &Value, has_micros: bool) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    note_times(value, has_micros, &mut Vec::new(), &mut found);
+    found
+}
+
+fn note_times<'a>(
+    value: &'a Value,
+    has_micros: bool,
+    path: &mut Vec<Step<'a>>,
+    found: &mut Vec<(String, String)>,
+) {
+    let mut inside = |step, inner| {
+        path.push(step);
+        note_times(inner, has_micros, path, found);
+        path.pop();
+    };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, inner)| inside(Step::Field(key.as_bytes()), inner)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(at, inner)| inside(Step::Index(at), inner)),
+        Value::String(text)
+            if may_be_time(text.as_bytes())
+                && !rfc3339::is_plain(text.as_bytes(), has_micros)
+                && found.len() < MOST_TIMES =>
+        {
+            found.push((place(path), text.clone()));
+        }
+        _ => (),
+    }
+}
+
+/// By its first byte; whatever else begins so is told apart by its path later. An escape may stand for a digit.
+fn may_be_time(text: &[u8]) -> bool {
+    matches!(text.first(), Some(b'0'..=b'9' | b'+' | b'-' | b'\\'))
+}
+
 /// The field that byte `stop` belongs to: `spec.containers[0].image`.
 pub fn path_at(json: &[u8], stop: usize) -> String {
     let mut scanner = Scanner::new(json, stop);
@@ -70,6 +110,23 @@ enum Step<'a> {
     Index(usize),
 }
 
+/// `spec.containers[0].image`
+fn place(path: &[Step<'_>]) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Field(name) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(&String::from_utf8_lossy(name));
+            }
+            Step::Index(index) => text.extend(["[", &index.to_string(), "]"]),
+        }
+    }
+    text
+}
+
 impl<'a> Scanner<'a> {
     fn new(json: &'a [u8], stop: usize) -> Self {
         let (path, duplicates, odd_times) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,8 +135,7 @@ impl<'a> Scanner<'a> {
 
     /// Notes a text if it may be an odd time. So many are noted of one body as bodies reasonably have.
     fn note_time(&mut self, text: &[u8], has_micros: bool) {
-        const MOST: usize = 4096;
-        if self.odd_times.len() == MOST || rfc3339::is_plain(text, has_micros) {
+        if self.odd_times.len() == MOST_TIMES || rfc3339::is_plain(text, has_micros) {
             return;
         }
         let quoted = [b"\"", text, b"\""].concat();
@@ -89,19 +145,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn place(&self) -> String {
-        let mut text = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field(name) => {
-                    if !text.is_empty() {
-                        text.push('.');
-                    }
-                    text.push_str(&String::from_utf8_lossy(name));
-                }
-                Step::Index(index) => text.extend(["[", &index.to_string(), "]"]),
-            }
-        }
-        text
+        place(&self.path)
     }
 
     fn space(&mut self) -> Option<u8> {
@@ -121,10 +165,7 @@ impl<'a> Scanner<'a> {
             b'[' => self.array(),
             b'"' => {
                 let text = self.string()?;
-                // Whatever else begins with a digit is told apart by its path later.
-                if let (Some(has_micros), Some(b'0'..=b'9' | b'+' | b'-' | b'\\')) =
-                    (self.times, text.first())
-                {
+                if let Some(has_micros) = self.times.filter(|_| may_be_time(text)) {
                     self.note_time(text, has_micros);
                 }
                 Some(())
@@ -216,6 +257,21 @@ impl<'a> Scanner<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn odd_times_are_found_in_text_and_in_values() {
+        let json = br#"{"a":["2026-01-02T03:04:05Z",{"b":"2026-01-02t03:04:05z"}],"\u0032":"\u0032026","c":7,"d":"x"}"#;
+        let expected = [("a[1].b", "2026-01-02t03:04:05z"), ("2", "2026")];
+        let value: Value = serde_json::from_slice(json).expect("JSON");
+        let mut in_value = odd_times(&value, false);
+        in_value.sort_by_key(|(path, _)| path.len());
+        in_value.reverse();
+        let texts =
+            |found: &[(String, String)]| -> Vec<String> { found.iter().map(|of| of.1.clone()).collect() };
+        assert_eq!(in_value, expected.map(|(path, text)| (path.to_owned(), text.to_owned())));
+        assert_eq!(texts(&survey(json, false).odd_times), texts(&in_value));
+        assert_eq!(odd_times(&value, true).len(), 3);
+    }
 
     #[test]
     fn the_walk_of_any_text_ends() {

@@ -313,6 +313,12 @@ async fn times_are_read_as_go_reads_them() {
             "{sent}"
         );
     }
+    let patch = json!({ "spec": { "renewTime": "2026-01-02T03:04:05Z" } });
+    let answer = cluster.patch(&format!("{LEASES}/a"), MERGE, &patch).await;
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    assert!(answer.message().contains("cannot parse \"Z\" as \".000000\""), "{}", answer.body);
+    let patch = json!({ "spec": { "renewTime": "2026-01-02T03:04:06.000000Z" } });
+    cluster.patch(&format!("{LEASES}/a"), MERGE, &patch).await.expect(200);
     // A time that is no MicroTime needs no fraction, and what only looks like a time is none.
     let mut map = config_map("e", json!({ "when": "2026-01-02t03.04" }));
     map["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05+01:00".into();

@@ -81,6 +81,7 @@ mod tests {
     #[test]
     fn who_sleeps_does_not_compute() {
         let began = begin();
+        // Nothing is waited for here: to sleep is what is tested.
         std::thread::sleep(Duration::from_millis(50));
         let now = Moment::now();
         let wall = now.since(began);

@@ -417,7 +417,7 @@ impl Core {
         Busy(self.clone())
     }
 
-    /// Whether there is more than one connection with its request.
+    /// Whether there are others beside one connection and its request.
     pub fn is_shared(&self) -> bool {
         self.busy.load(Relaxed) > 2
     }

@@ -168,6 +168,8 @@ pub struct UpArgs {
     /// How many nodes to run on this machine.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub nodes: u32,
+    #[command(flatten)]
+    pub guests: GuestArgs,
     /// Apply a manifest (a file, or - for standard input) as soon as the cluster is ready. May be repeated.
     #[arg(short = 'f', long = "filename", value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
@@ -211,6 +213,17 @@ pub struct NodeArgs {
     /// The node's address [default: one from the cluster's loopback block].
     #[arg(long, value_name = "ADDR")]
     pub address: Option<std::net::IpAddr>,
+    #[command(flatten)]
+    pub guests: GuestArgs,
+}
+
+/// How nodes run WebAssembly.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct GuestArgs {
+    /// Compile all WebAssembly with wasmtime's defences against speculative execution (Spectre), as for tenants that do
+    /// not trust each other. A fresh instance per request then takes about twice the CPU time.
+    #[arg(long)]
+    pub harden_guests: bool,
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +237,8 @@ pub struct RuntimeArgs {
     /// How many wasm instances may exist at once [default: 12000, or what fits below vm.max_map_count].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_instances: Option<u32>,
+    #[command(flatten)]
+    pub guests: GuestArgs,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

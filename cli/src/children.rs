@@ -79,6 +79,7 @@ pub struct RuntimeSpec {
     pub data_dir: PathBuf,
     /// Whether it ends with this process (`naru up`), or outlives it (`naru node`).
     pub exit_with_parent: bool,
+    pub harden_guests: bool,
     /// Its log; `None` is this process's standard error.
     pub log: Option<PathBuf>,
 }
@@ -89,6 +90,9 @@ fn spawn_runtime(spec: &RuntimeSpec) -> anyhow::Result<Child> {
     command.arg("runtime").arg("--socket").arg(&spec.socket).arg("--data-dir").arg(&spec.data_dir);
     if spec.exit_with_parent {
         command.arg("--exit-with-parent");
+    }
+    if spec.harden_guests {
+        command.arg("--harden-guests");
     }
     // wasmtime makes and drops errors on its way, and would capture a backtrace for each: a tenth of a request.
     if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {

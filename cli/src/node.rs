@@ -10,7 +10,7 @@ use naru_node::agent::{self, AgentSettings};
 use tokio::net::UnixStream;
 
 use crate::{
-    args::NodeArgs,
+    args::{GuestArgs, NodeArgs},
     children::{Runtime, RuntimeSpec},
     cluster, signals,
 };
@@ -26,7 +26,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
     let config = config(&args.kubeconfig).await?;
     let socket = args.runtime_socket.unwrap_or_else(|| data_dir.join("runtime.sock"));
-    ensure_runtime(&socket, &data_dir).await?;
+    ensure_runtime(&socket, &data_dir, args.guests).await?;
     let address = match args.address {
         Some(address) => address,
         None => choose_address(&config, &name).await?,
@@ -57,7 +57,7 @@ async fn config(kubeconfig: &Path) -> anyhow::Result<kube::Config> {
 }
 
 /// Takes the runtime that answers on `socket`, else starts one that outlives this agent.
-async fn ensure_runtime(socket: &Path, data_dir: &Path) -> anyhow::Result<()> {
+async fn ensure_runtime(socket: &Path, data_dir: &Path, guests: GuestArgs) -> anyhow::Result<()> {
     if UnixStream::connect(socket).await.is_ok() {
         return Ok(());
     }
@@ -65,6 +65,7 @@ async fn ensure_runtime(socket: &Path, data_dir: &Path) -> anyhow::Result<()> {
         socket: socket.to_owned(),
         data_dir: data_dir.join("runtime"),
         exit_with_parent: false,
+        harden_guests: guests.harden_guests,
         log: Some(data_dir.join("runtime.log")),
     };
     Runtime::start(spec)?

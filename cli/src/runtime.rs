@@ -14,6 +14,7 @@ pub async fn run(args: RuntimeArgs) -> anyhow::Result<()> {
     let mut settings = RuntimeSettings::new(socket, data_dir);
     settings.exit_with_parent = args.exit_with_parent;
     settings.max_instances = args.max_instances;
+    settings.harden_guests = args.guests.harden_guests;
     let shutdown = signals::shutdown_token()?;
     serve(settings, shutdown.cancelled_owned()).await.context("the runtime cannot run")
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::UpArgs,
+    args::{GuestArgs, UpArgs},
     children::{Runtime, RuntimeSpec},
     cluster, manifests,
     server::Member,
@@ -84,7 +84,7 @@ impl Running {
         for node in &nodes {
             std::fs::create_dir_all(&node.data_dir)
                 .with_context(|| format!("cannot use the data directory {}", node.data_dir.display()))?;
-            self.runtimes.push((node.name.clone(), Runtime::start(node.runtime())?));
+            self.runtimes.push((node.name.clone(), Runtime::start(node.runtime(args.guests))?));
         }
         let authentication = args.authentication.clone().into();
         let api = args.api.clone();
@@ -181,11 +181,12 @@ impl NodePlan {
         self.data_dir.join("runtime.log")
     }
 
-    fn runtime(&self) -> RuntimeSpec {
+    fn runtime(&self, guests: GuestArgs) -> RuntimeSpec {
         RuntimeSpec {
             socket: self.socket(),
             data_dir: self.data_dir.join("runtime"),
             exit_with_parent: true,
+            harden_guests: guests.harden_guests,
             log: Some(self.log()),
         }
     }

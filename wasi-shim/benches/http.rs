@@ -60,19 +60,22 @@ async fn main() {
     };
     let time = Duration::from_secs(args.next().and_then(|text| text.parse().ok()).unwrap_or(5).max(1));
     let cache = tempfile::tempdir().expect("a temporary directory");
-    let settings = EngineSettings { cache_dir: cache.path().into(), max_instances: Some(1000) };
+    let settings =
+        EngineSettings { cache_dir: cache.path().into(), max_instances: Some(1000), harden: false };
     let engine = Engine::new(settings).expect("an engine");
 
     let started = Instant::now();
-    let module = engine.load(&wasm, "cold").await.expect("a component");
+    let module = engine.load(&wasm, "cold", Reuse::Never).await.expect("a component");
     println!("compile and load          {:>10.1?}", started.elapsed());
     drop(module);
     let started = Instant::now();
-    let module = engine.load(&wasm, "cold").await.expect("a component");
+    let module = engine.load(&wasm, "cold", Reuse::Never).await.expect("a component");
     println!("load from the cache       {:>10.1?}", started.elapsed());
 
     let (fresh, fresh_at) = container(&engine, &module, Reuse::Never).await;
-    let (kept, kept_at) = container(&engine, &module, Reuse::Instances { max_requests: 1000 }).await;
+    let reuse = Reuse::Instances { max_requests: 1000 };
+    let module_kept = engine.load(&wasm, "cold", reuse).await.expect("a component");
+    let (kept, kept_at) = container(&engine, &module_kept, reuse).await;
     for (name, container) in [("fresh", &fresh), ("kept instance", &kept)] {
         let (elapsed, cpu) = without_tcp(container).await;
         println!("a request, {name:<15}{elapsed:>10.1?}, {cpu:.1?} of them CPU in the guest's turn");
@@ -206,6 +209,7 @@ async fn client(address: SocketAddr, ended: Arc<AtomicBool>) -> Vec<Duration> {
         let started = Instant::now();
         let request =
             Request::get("/").header("host", "hello").body(Empty::<Bytes>::new()).expect("a request");
+        sender.ready().await.expect("a connection");
         let response = sender.send_request(request).await.expect("a response");
         assert!(response.status().is_success());
         response.into_body().collect().await.expect("a body");

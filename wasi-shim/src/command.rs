@@ -29,15 +29,17 @@ pub async fn run(core: Arc<Core>, permit: InstancePermit) {
 
 /// The store is dropped before this returns: what the guest wrote last is in the log when it counts as ended.
 async fn call(core: Arc<Core>, run: Arc<Run>) -> Ending {
-    let store = match core.module.world {
-        World::Preview1(_) => Guest::preview1_store(core.module.machine.wasmtime(), &core.environment, run),
-        _ => Ok(Guest::store(core.module.machine.wasmtime(), &core.environment, run)),
+    let store = match core.home.module().world {
+        World::Preview1(_) => {
+            Guest::preview1_store(core.home.module().machine.wasmtime(), &core.environment, run)
+        }
+        _ => Ok(Guest::store(core.home.module().machine.wasmtime(), &core.environment, run)),
     };
     let mut store = match store {
         Ok(store) => store,
         Err(message) => return Ending::Trap(message),
     };
-    let result = match &core.module.world {
+    let result = match &core.home.module().world {
         World::Preview1(command) => command.run(&mut store).await,
         World::Command02(command) => command.run(&mut store).await,
         World::Command03(command) => command.run(&mut store).await,

@@ -34,6 +34,7 @@ use crate::{
     exec::Streams,
     failure::Ending,
     guest::Environment,
+    home::Home,
     listen,
     machine::InstancePermit,
     memory::MemoryAccount,
@@ -149,7 +150,7 @@ impl Drop for Handle {
 pub struct Core {
     pub name: String,
     pub engine: Engine,
-    pub module: Arc<Module>,
+    pub home: Home,
     pub environment: Arc<Environment>,
     pub reuse: Reuse,
     /// Instances between two requests. Guards a few lines without `.await`.
@@ -190,7 +191,7 @@ impl Container {
                 tokio::spawn(listen::accept(core.clone(), listener));
             }
         } else {
-            let place = core.module.machine.try_instance();
+            let place = core.home.module().machine.try_instance();
             let place = place.ok_or("the node has no room for another wasm instance")?;
             engine.cpu().threads().spawn(command::run(core.clone(), place));
         }
@@ -352,7 +353,7 @@ impl Core {
         };
         let name = format!("{} (exec)", of.name);
         let killed = of.killed.child_token();
-        Self::of(name, of.engine.clone(), of.module.clone(), environment, (Reuse::Never, killed))
+        Self::of(name, of.engine.clone(), of.home.module().clone(), environment, (Reuse::Never, killed))
     }
 
     fn of(
@@ -365,7 +366,7 @@ impl Core {
         Self {
             name,
             engine,
-            module,
+            home: Home::new(module),
             environment: Arc::new(environment),
             reuse,
             kept: Mutex::default(),
@@ -382,7 +383,7 @@ impl Core {
     }
 
     pub fn is_http(&self) -> bool {
-        matches!(self.module.world, World::Http02(_) | World::Http03(_))
+        matches!(self.home.module().world, World::Http02(_) | World::Http03(_))
     }
 
     /// Ends all of its guests. A command reports its own end once its guest is gone.

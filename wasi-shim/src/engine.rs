@@ -9,6 +9,7 @@ use std::{
 use ahash::AHashMap;
 
 use crate::{
+    Reuse,
     cpu::Cpu,
     machine::{Machine, Sort},
     module::Module,
@@ -22,6 +23,9 @@ pub struct EngineSettings {
     /// How many instances may exist at once. `None` is what fits below the kernel's `vm.max_map_count`, up to a
     /// default; more than fits is cut to that, with a warning.
     pub max_instances: Option<u32>,
+    /// All guests are compiled with the compiler's defences against speculative execution. Without this, those that get
+    /// a fresh instance per request have none around calls through tables, and take half as long.
+    pub harden: bool,
 }
 
 /// Why a file cannot be run.
@@ -48,11 +52,21 @@ struct Shared {
     settings: EngineSettings,
     sequential: Arc<Machine>,
     /// Made when the first module needs it.
+    brief: Mutex<Option<Arc<Machine>>>,
+    /// Made when the first module needs it.
     concurrent: Mutex<Option<Arc<Machine>>>,
     cpu: Arc<Cpu>,
     default_memory_limit: u64,
-    /// By digest. The inner lock is held while a module is loaded, so that it is compiled once.
-    modules: Mutex<AHashMap<String, Arc<Loading>>>,
+    /// The inner lock is held while a module is loaded, so that it is compiled once.
+    modules: Mutex<AHashMap<Purpose, Arc<Loading>>>,
+}
+
+/// What a module is loaded for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Purpose {
+    digest: String,
+    /// For containers that keep no instance from one request to the next.
+    is_brief: bool,
 }
 
 type Loading = tokio::sync::Mutex<Weak<Module>>;
@@ -70,6 +84,7 @@ impl Engine {
         Ok(Self(Arc::new(Shared {
             settings,
             sequential: Arc::new(sequential),
+            brief: Mutex::default(),
             concurrent: Mutex::default(),
             cpu,
             default_memory_limit: default_memory_limit(),
@@ -77,19 +92,30 @@ impl Engine {
         })))
     }
 
-    /// Loads the wasm file at `path`, whose content has `digest` (`sha256:…`): from memory, from the cache on
-    /// disk, or by compiling it (off the async threads; concurrent loads of one digest compile once).
+    /// Loads the wasm file at `path`, whose content has `digest` (`sha256:…`), for a container that uses its instances
+    /// as `reuse` says: from memory, from the cache on disk, or by compiling it (off the async threads; concurrent
+    /// loads of one digest compile once).
     ///
     /// # Errors
     /// The file cannot be read, or is nothing that this runtime can run.
-    pub async fn load(&self, path: &Path, digest: &str) -> Result<Arc<Module>, LoadError> {
-        let loading = self.lock_modules().entry(digest.to_owned()).or_default().clone();
+    pub async fn load(&self, path: &Path, digest: &str, reuse: Reuse) -> Result<Arc<Module>, LoadError> {
+        let is_brief = reuse == Reuse::Never && !self.0.settings.harden;
+        self.load_for(path, Purpose { digest: digest.to_owned(), is_brief }).await
+    }
+
+    /// `module` on the machine for guests that compute for long.
+    pub(crate) async fn settled(&self, module: &Module) -> Result<Arc<Module>, LoadError> {
+        self.load_for(module.path(), Purpose { digest: module.digest().to_owned(), is_brief: false }).await
+    }
+
+    async fn load_for(&self, path: &Path, purpose: Purpose) -> Result<Arc<Module>, LoadError> {
+        let loading = self.lock_modules().entry(purpose.clone()).or_default().clone();
         let mut loaded = loading.lock().await;
         if let Some(module) = loaded.upgrade() {
             return Ok(module);
         }
-        let (shared, path, digest) = (self.0.clone(), path.to_owned(), digest.to_owned());
-        let module = tokio::task::spawn_blocking(move || shared.load(&path, &digest)).await;
+        let (shared, path) = (self.0.clone(), path.to_owned());
+        let module = tokio::task::spawn_blocking(move || shared.load(&path, &purpose)).await;
         let result =
             module.unwrap_or_else(|panic| Err(LoadError::Invalid(format!("the compiler failed: {panic}"))));
         match &result {
@@ -108,7 +134,7 @@ impl Engine {
         self.0.default_memory_limit
     }
 
-    fn lock_modules(&self) -> std::sync::MutexGuard<'_, AHashMap<String, Arc<Loading>>> {
+    fn lock_modules(&self) -> std::sync::MutexGuard<'_, AHashMap<Purpose, Arc<Loading>>> {
         self.0.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,25 +148,33 @@ impl Engine {
 }
 
 impl Shared {
-    fn load(&self, path: &Path, digest: &str) -> Result<Arc<Module>, LoadError> {
+    fn load(&self, path: &Path, purpose: &Purpose) -> Result<Arc<Module>, LoadError> {
         let io = |source| LoadError::Io { path: path.to_owned(), source };
         let wasm = fs::read(path).map_err(io)?;
-        let machine = match Sort::of(&wasm) {
-            Sort::Sequential => self.sequential.clone(),
-            Sort::Concurrent => self.concurrent().map_err(io)?,
-        };
-        machine.load(&wasm, digest).map(Arc::new)
+        let sort = Sort::of(&wasm, purpose.is_brief);
+        let loaded = self.machine(sort).map_err(io)?.load(&wasm, path, &purpose.digest);
+        match loaded {
+            // It may use what the brief machine lacks (see `pool`); if it is damaged, the other one says so, too.
+            Err(LoadError::Invalid(_)) if sort == Sort::Brief => {
+                self.sequential.load(&wasm, path, &purpose.digest).map(Arc::new)
+            }
+            loaded => loaded.map(Arc::new),
+        }
     }
 
-    fn concurrent(&self) -> Result<Arc<Machine>, io::Error> {
-        let mut concurrent = self.concurrent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(machine) = &*concurrent {
+    fn machine(&self, sort: Sort) -> Result<Arc<Machine>, io::Error> {
+        let made = match sort {
+            Sort::Sequential => return Ok(self.sequential.clone()),
+            Sort::Brief => &self.brief,
+            Sort::Concurrent => &self.concurrent,
+        };
+        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(machine) = &*made {
             return Ok(machine.clone());
         }
-        let EngineSettings { cache_dir, max_instances } = &self.settings;
-        let machine = Arc::new(Machine::new(Sort::Concurrent, *max_instances, cache_dir)?);
+        let machine = Arc::new(Machine::new(sort, self.settings.max_instances, &self.settings.cache_dir)?);
         self.cpu.drive(machine.wasmtime().clone());
-        *concurrent = Some(machine.clone());
+        *made = Some(machine.clone());
         Ok(machine)
     }
 }

@@ -57,7 +57,7 @@ impl Container {
         if self.exit_status().is_some() {
             return Err(ExecError::Ended);
         }
-        let place = core.module.machine.try_instance().ok_or(ExecError::NoRoom)?;
+        let place = core.home.module().machine.try_instance().ok_or(ExecError::NoRoom)?;
         let (stdin, input) = with_stdin.then(Stdin::new).unzip();
         let (stdout, stderr) = (PipeWriter::default(), PipeWriter::default());
         let readers = (stdout.reader(), stderr.reader());

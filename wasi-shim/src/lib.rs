@@ -16,6 +16,7 @@ mod engine;
 mod exec;
 mod failure;
 mod guest;
+mod home;
 mod listen;
 mod machine;
 mod memory;

@@ -1,6 +1,9 @@
 //! A wasm file, compiled: what it is, what it wants to be run as.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use wasmtime::{Engine, Precompiled, component::Component};
 
@@ -26,12 +29,18 @@ pub struct Module {
     pub(crate) machine: Arc<Machine>,
     pub(crate) world: World,
     kind: ModuleKind,
+    path: PathBuf,
     digest: String,
 }
 
 impl Module {
-    pub(crate) fn new(machine: Arc<Machine>, world: World, kind: ModuleKind, digest: &str) -> Self {
-        Self { machine, world, kind, digest: digest.to_owned() }
+    pub(crate) fn new(
+        machine: Arc<Machine>,
+        world: World,
+        kind: ModuleKind,
+        (path, digest): (&Path, &str),
+    ) -> Self {
+        Self { machine, world, kind, path: path.to_owned(), digest: digest.to_owned() }
     }
 
     pub fn kind(&self) -> ModuleKind {
@@ -40,6 +49,11 @@ impl Module {
 
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The wasm file that it was made of.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

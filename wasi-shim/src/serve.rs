@@ -23,7 +23,7 @@ use wasmtime::Store;
 use wasmtime_wasi_http::{WasiBody, p2, p3};
 
 use crate::{
-    HttpBody, NetworkError, Reuse,
+    HttpBody, Module, NetworkError, Reuse,
     container::{Busy, Core, Place},
     cpu::{Cpu, FREE_TICKS, Metered, Run},
     failure::Ending,
@@ -70,7 +70,7 @@ enum Exports {
 
 /// What serves the next request.
 enum Start {
-    Fresh(Store<Guest>, Place),
+    Fresh(Store<Guest>, Place, Arc<Module>),
     Kept(Box<Instance>),
 }
 
@@ -81,7 +81,7 @@ pub async fn serve(core: &Arc<Core>, request: Request<HttpBody>) -> Response<Htt
     if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
         return plain(StatusCode::BAD_REQUEST, "the request names no host");
     }
-    core.requests.fetch_add(1, Relaxed);
+    core.judge(core.requests.fetch_add(1, Relaxed));
     core.environment.cpu.within_limit().await;
     let start = match start(core).await {
         Ok(start) => start,
@@ -109,13 +109,21 @@ async fn start(core: &Arc<Core>) -> Result<Start, Response<HttpBody>> {
     if let Some(instance) = take_kept(core) {
         return Ok(Start::Kept(Box::new(instance)));
     }
-    let Some(permit) = core.module.machine.instance().await else {
-        core.log("no free instance on this node: a request was refused");
-        return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "no free instance on this node"));
+    let module = core.home.module().clone();
+    let permit = match module.machine.try_instance() {
+        Some(permit) => permit,
+        None => {
+            core.settle();
+            let Some(permit) = module.machine.instance().await else {
+                core.log("no free instance on this node: a request was refused");
+                return Err(plain(StatusCode::SERVICE_UNAVAILABLE, "no free instance on this node"));
+            };
+            permit
+        }
     };
     let place = Place::new(core, permit);
     let run = Run::visiting(core.environment.cpu.clone());
-    Ok(Start::Fresh(Guest::store(core.module.machine.wasmtime(), &core.environment, run), place))
+    Ok(Start::Fresh(Guest::store(module.machine.wasmtime(), &core.environment, run), place, module))
 }
 
 /// The guest's side of a request. Ends when the guest is done, or killed.
@@ -123,7 +131,7 @@ async fn call(core: Arc<Core>, busy: Busy, start: Start, request: Request<HttpBo
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let failed = |error: &wasmtime::Error| report(&core, &method, &uri, &Ending::of_error(error));
     let served = async {
-        let mut instance = match start.instantiate(&core).await {
+        let mut instance = match start.instantiate().await {
             Ok(instance) => instance,
             Err(error) => return failed(&error),
         };
@@ -158,16 +166,16 @@ fn report(core: &Core, method: &Method, uri: &Uri, ending: &Ending) {
 impl Start {
     fn run(&self) -> &Arc<Run> {
         match self {
-            Self::Fresh(store, _) => store.data().run(),
+            Self::Fresh(store, ..) => store.data().run(),
             Self::Kept(instance) => instance.store.data().run(),
         }
     }
 
-    async fn instantiate(self, core: &Core) -> wasmtime::Result<Instance> {
+    async fn instantiate(self) -> wasmtime::Result<Instance> {
         match self {
             Self::Kept(instance) => Ok(*instance),
-            Self::Fresh(mut store, place) => {
-                let exports = match &core.module.world {
+            Self::Fresh(mut store, place, module) => {
+                let exports = match &module.world {
                     World::Http02(service) => Exports::V02(service.instantiate(&mut store).await?),
                     World::Http03(service) => Exports::V03(service.instantiate(&mut store).await?),
                     _ => unreachable!("a command serves no requests"),
@@ -200,7 +208,9 @@ fn take_kept(core: &Core) -> Option<Instance> {
 
 fn keep(core: &Arc<Core>, mut instance: Instance) {
     let Reuse::Instances { max_requests } = core.reuse else { return };
-    if instance.served >= max_requests || core.stopping.is_cancelled() {
+    // Where no place is left, another request may wait for the one of this instance.
+    if instance.served >= max_requests || core.stopping.is_cancelled() || core.home.module().machine.is_full()
+    {
         return;
     }
     instance.idle_since = Instant::now();

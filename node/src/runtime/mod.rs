@@ -67,6 +67,8 @@ pub struct RuntimeSettings {
     /// How many wasm instances may exist at once. `None` is as many as fit below the kernel's limit of mappings, up
     /// to a default.
     pub max_instances: Option<u32>,
+    /// As in [`EngineSettings`].
+    pub harden_guests: bool,
 }
 
 impl RuntimeSettings {
@@ -76,6 +78,7 @@ impl RuntimeSettings {
             data_dir: data_dir.into(),
             exit_with_parent: false,
             max_instances: None,
+            harden_guests: false,
         }
     }
 }
@@ -144,6 +147,7 @@ async fn open(settings: &RuntimeSettings, images_dir: &Path) -> Result<Pods, Run
     let engine_settings = EngineSettings {
         cache_dir: settings.data_dir.join("modules"),
         max_instances: settings.max_instances,
+        harden: settings.harden_guests,
     };
     let engine = tokio::task::spawn_blocking(move || Engine::new(engine_settings));
     let images_dir = images_dir.to_owned();

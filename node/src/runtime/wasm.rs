@@ -41,12 +41,13 @@ impl PreparedWasm {
         around: Surroundings<'_>,
     ) -> Result<Self, PodError> {
         verify(image, around.images).await?;
+        let container = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
+        let reuse = reuse(around.sandbox, container)?;
         let module = around
             .engine
-            .load(file, &image.content_digest)
+            .load(file, &image.content_digest, reuse)
             .await
             .map_err(|source| PodError::Load { image: name_of(config), source })?;
-        let container = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
         let pod = around.sandbox.metadata.as_ref();
         let is_http = matches!(module.kind(), ModuleKind::Http02 | ModuleKind::Http03);
         let mounts = mounts(config, is_http);
@@ -59,7 +60,7 @@ impl PreparedWasm {
             },
             module,
             http_ports: if is_http { http_ports(config)? } else { Vec::new() },
-            reuse: reuse(around.sandbox, container)?,
+            reuse,
             args: args(image, std::mem::take(&mut config.command), std::mem::take(&mut config.args)),
             env: env(image, std::mem::take(&mut config.envs)),
             working_dir: Some(std::mem::take(&mut config.working_dir))

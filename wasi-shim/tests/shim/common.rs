@@ -36,8 +36,11 @@ impl Node {
 
     pub fn with_instances(max_instances: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings =
-            EngineSettings { cache_dir: dir.path().join("cache"), max_instances: Some(max_instances) };
+        let settings = EngineSettings {
+            cache_dir: dir.path().join("cache"),
+            max_instances: Some(max_instances),
+            harden: false,
+        };
         Self { engine: Engine::new(settings).unwrap(), dir }
     }
 
@@ -49,11 +52,11 @@ impl Node {
         let number: u64 = rand::rng().random();
         let path = self.dir.path().join(format!("{number}.wasm"));
         fs::write(&path, wasm).unwrap();
-        self.engine.load(&path, &format!("test:{number}")).await
+        self.engine.load(&path, &format!("test:{number}"), Reuse::Never).await
     }
 
     pub async fn guest(&self, name: &str) -> Arc<Module> {
-        self.engine.load(&guest(name), name).await.unwrap()
+        self.engine.load(&guest(name), name, Reuse::Never).await.unwrap()
     }
 
     /// Runs a command of WAT to its end.

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use naru_wasi_shim::{Engine, EngineSettings, LoadError, ModuleKind};
+use naru_wasi_shim::{Engine, EngineSettings, LoadError, ModuleKind, Reuse};
 
 use crate::common::{Node, within};
 
@@ -67,7 +67,12 @@ async fn a_file_cut_off_anywhere_is_refused_and_never_panics() {
 
 #[tokio::test]
 async fn a_file_that_is_not_there_is_named() {
-    let error = Node::new().engine.load("/nowhere/hello.wasm".as_ref(), "sha256:00").await.err().unwrap();
+    let error = Node::new()
+        .engine
+        .load("/nowhere/hello.wasm".as_ref(), "sha256:00", Reuse::Never)
+        .await
+        .err()
+        .unwrap();
     assert!(
         matches!(&error, LoadError::Io { .. }) && error.to_string().contains("/nowhere/hello.wasm"),
         "{error}"
@@ -84,7 +89,7 @@ async fn concurrent_loads_of_one_digest_give_the_same_module() {
     let node = Node::new();
     let path = node.dir.path().join("a.wasm");
     fs::write(&path, wat::parse_str(EXITS_3).unwrap()).unwrap();
-    let loads = (0..16).map(|_| node.engine.load(&path, "sha256:a"));
+    let loads = (0..16).map(|_| node.engine.load(&path, "sha256:a", Reuse::Never));
     let modules: Vec<_> = futures::future::join_all(loads).await.into_iter().map(Result::unwrap).collect();
     assert!(modules.iter().all(|module| Arc::ptr_eq(module, &modules[0])));
 }
@@ -94,7 +99,7 @@ async fn a_damaged_cache_is_compiled_again() {
     let node = Node::new();
     let (wasm, cache) = (node.dir.path().join("a.wasm"), node.dir.path().join("cache"));
     fs::write(&wasm, wat::parse_str(EXITS_3).unwrap()).unwrap();
-    drop(node.engine.load(&wasm, "sha256:a").await.unwrap());
+    drop(node.engine.load(&wasm, "sha256:a", Reuse::Never).await.unwrap());
     let entry = |ending: &str| {
         let mut files = fs::read_dir(&cache).unwrap().map(|file| file.unwrap().path());
         files.find(|path| path.extension().is_some_and(|extension| extension == ending)).unwrap()
@@ -109,8 +114,9 @@ async fn a_damaged_cache_is_compiled_again() {
         fs::write(&code, damaged).unwrap();
         // Another process of the same runtime, as after a restart.
         let engine =
-            Engine::new(EngineSettings { cache_dir: cache.clone(), max_instances: Some(4) }).unwrap();
-        let module = engine.load(&wasm, "sha256:a").await.unwrap();
+            Engine::new(EngineSettings { cache_dir: cache.clone(), max_instances: Some(4), harden: false })
+                .unwrap();
+        let module = engine.load(&wasm, "sha256:a", Reuse::Never).await.unwrap();
         let restarted = Node { engine, dir: tempfile::tempdir().unwrap() };
         let (container, _) = restarted.start(module, |_| {}).await;
         assert_eq!(within(container.wait()).await.code, 3);

@@ -86,9 +86,12 @@ async fn a_service_spreads_requests_over_wasm_containers_also_after_the_agent_is
 
 /// Pods in this process, without a socket in front.
 async fn pods(dir: &tempfile::TempDir, cidr: &str) -> std::sync::Arc<Pods> {
-    let engine =
-        Engine::new(EngineSettings { cache_dir: dir.path().join("modules"), max_instances: Some(16) })
-            .unwrap();
+    let engine = Engine::new(EngineSettings {
+        cache_dir: dir.path().join("modules"),
+        max_instances: Some(16),
+        harden: false,
+    })
+    .unwrap();
     let images = naru_oci_fallback::ImageStore::open(&dir.path().join("images")).unwrap();
     for (name, status) in [("one", 201), ("two", 202)] {
         let mut incoming = images.receive().unwrap();

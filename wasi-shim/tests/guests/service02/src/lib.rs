@@ -38,6 +38,12 @@ impl wasip2::exports::http::incoming_handler::Guest for Service {
             },
             ("bomb", _) => bomb(),
             ("silent", _) => {}
+            ("compute", rounds) => respond(out, &compute(rounds.parse().unwrap()).to_string()),
+            ("fill", bytes) => respond(out, &fill(bytes.parse().unwrap()).to_string()),
+            ("grow", bytes) => respond(out, &grow(bytes.parse().unwrap()).to_string()),
+            ("read", address) => respond(out, &read(address.parse().unwrap()).to_string()),
+            ("call", index) => call(index.parse().unwrap()),
+            ("recurse", _) => respond(out, &recurse(u64::MAX).to_string()),
             ("count", _) => respond(out, &count().to_string()),
             ("env", name) => respond(out, &std::env::var(name).unwrap_or_default()),
             ("get", authority) => respond(out, &get(authority)),
@@ -56,6 +62,40 @@ fn count() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static CALLS: AtomicU32 = AtomicU32::new(0);
     CALLS.fetch_add(1, Relaxed) + 1
+}
+
+fn compute(rounds: u64) -> u64 {
+    (0..rounds).fold(1, |sum, round| std::hint::black_box(sum ^ round).rotate_left(7))
+}
+
+/// Writes to memory up to an address, and answers how large it is.
+fn fill(bytes: usize) -> usize {
+    let hoard = vec![0xab_u8; bytes];
+    std::hint::black_box(&hoard);
+    core::arch::wasm32::memory_size(0) << 16
+}
+
+/// How many bytes of memory that nobody had before are not zero.
+fn grow(bytes: usize) -> usize {
+    let page = core::arch::wasm32::memory_grow(0, bytes >> 16);
+    // The new pages are this guest's and nobody's in it.
+    let new = unsafe { std::slice::from_raw_parts((page << 16) as *const u8, bytes) };
+    new.iter().filter(|byte| **byte != 0).count()
+}
+
+/// The byte at an address, which may be outside of the memory.
+fn read(address: usize) -> u8 {
+    unsafe { std::ptr::read_volatile(address as *const u8) }
+}
+
+/// Calls a function that may not exist.
+fn call(index: usize) {
+    let function: extern "C" fn() = unsafe { std::mem::transmute(std::hint::black_box(index)) };
+    function();
+}
+
+fn recurse(depth: u64) -> u64 {
+    if depth == 0 { 0 } else { std::hint::black_box(recurse(depth - 1)) + 1 }
 }
 
 fn bomb() -> ! {

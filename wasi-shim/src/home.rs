@@ -77,7 +77,7 @@ impl Core {
                 }
                 // It goes on where it is.
                 Err(error) => {
-                    tracing::warn!(container = core.name, %error, "cannot compile for long requests")
+                    tracing::warn!(container = core.name, %error, "cannot compile for long requests");
                 }
             }
         });

@@ -3,16 +3,33 @@
 //! kubectl and every other client in Go sends a `float64` that is whole without a fraction, and compares what it reads
 //! with what it sent: `1.0` in place of `1` would show as a change for ever.
 
-use std::io::{self, Write};
+use std::{
+    cell::Cell,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-/// `value` as compact JSON.
+/// What a thread keeps to write into, at most.
+const KEPT: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// `value` as compact JSON, in no more memory than that takes.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut json = Vec::with_capacity(512);
-    value.serialize(&mut Serializer::with_formatter(&mut json, GoNumbers))?;
-    Ok(json)
+    // A text that is copied once costs less than one that grows step by step. What `value` serializes on its way finds
+    // no buffer, and makes its own.
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    let written = value.serialize(&mut Serializer::with_formatter(&mut buffer, GoNumbers));
+    let json = written.map(|()| buffer.as_slice().to_vec());
+    if buffer.capacity() <= KEPT {
+        BUFFER.set(buffer);
+    }
+    json
 }
 
 struct GoNumbers;

@@ -27,17 +27,19 @@ pub(super) struct Place {
 /// Looks through the top-level object in `json`, which must be valid JSON, for member `field` of `metadata`. `None`
 /// where it has no `metadata` object.
 pub(super) fn find(json: &[u8], field: &[u8]) -> Option<Place> {
-    let mut members = Members::new(json, 0)?;
-    let metadata = loop {
-        let member = members.next()?;
-        if &json[member.key.clone()] == b"metadata" {
-            break member.value;
+    let mut top = Members::new(json, 0)?;
+    let start = loop {
+        let (_, key, value_start) = top.key()?;
+        if &json[key] == b"metadata" {
+            break value_start;
         }
+        top.pass(value_start)?;
     };
     let (mut existing, mut value) = (None, None);
     let mut insert_at = None;
     let (mut count, mut is_last) = (0, false);
-    for member in Members::new(json, metadata.start)? {
+    let mut members = Members::new(json, start)?;
+    for member in members.by_ref() {
         count += 1;
         is_last = &json[member.key.clone()] == field;
         if is_last {
@@ -47,6 +49,10 @@ pub(super) fn find(json: &[u8], field: &[u8]) -> Option<Place> {
             insert_at = Some(member.start);
         }
     }
+    if json.get(members.at) != Some(&b'}') {
+        return None;
+    }
+    let metadata = start..members.at + 1;
     // The comma that goes with the member that is there: the one after it, or before it when it is the last.
     if let Some(range) = &mut existing {
         if !is_last {
@@ -140,26 +146,38 @@ impl<'a> Members<'a> {
         let at = skip_space(json, at);
         (json.get(at) == Some(&b'{')).then_some(Self { json, at: at + 1 })
     }
+
+    /// The next member's start, its key and where its value starts. `None` after the last, with `at` where that ends.
+    fn key(&mut self) -> Option<(usize, Range<usize>, usize)> {
+        let json = self.json;
+        self.at = skip_space(json, self.at);
+        let start = self.at;
+        if json.get(start) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(json, start)?;
+        let colon = skip_space(json, key_end);
+        Some((start, start + 1..key_end - 1, skip_space(json, colon + 1)))
+    }
+
+    /// Goes on after the value that starts at `value_start`, and answers its end.
+    fn pass(&mut self, value_start: usize) -> Option<usize> {
+        let value_end = value_end(self.json, value_start)?;
+        self.at = skip_space(self.json, value_end);
+        if self.json.get(self.at) == Some(&b',') {
+            self.at += 1;
+        }
+        Some(value_end)
+    }
 }
 
 impl Iterator for Members<'_> {
     type Item = Member;
 
     fn next(&mut self) -> Option<Member> {
-        let json = self.json;
-        let start = skip_space(json, self.at);
-        if json.get(start) != Some(&b'"') {
-            return None;
-        }
-        let key_end = string_end(json, start)?;
-        let colon = skip_space(json, key_end);
-        let value_start = skip_space(json, colon + 1);
-        let value_end = value_end(json, value_start)?;
-        self.at = skip_space(json, value_end);
-        if json.get(self.at) == Some(&b',') {
-            self.at += 1;
-        }
-        Some(Member { start, key: start + 1..key_end - 1, value: value_start..value_end })
+        let (start, key, value_start) = self.key()?;
+        let value_end = self.pass(value_start)?;
+        Some(Member { start, key, value: value_start..value_end })
     }
 }
 
@@ -174,11 +192,11 @@ fn skip_space(json: &[u8], mut at: usize) -> usize {
 fn string_end(json: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
-        match json.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at + 1);
         }
+        at += 2;
     }
 }
 

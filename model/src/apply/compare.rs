@@ -26,9 +26,14 @@ impl Comparison {
     }
 
     fn put(&mut self, element: Element, below: Self) {
-        self.added.put(element.clone(), below.added);
-        self.modified.put(element.clone(), below.modified);
-        self.removed.put(element, below.removed);
+        let Self { added, modified, removed } = below;
+        // Most of what is put is in one of them: then its name is not copied.
+        if modified.is_empty() && removed.is_empty() {
+            return self.added.put(element, added);
+        }
+        self.added.put_named(&element, added);
+        self.modified.put_named(&element, modified);
+        self.removed.put(element, removed);
     }
 
     fn is_empty(&self) -> bool {

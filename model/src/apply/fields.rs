@@ -119,6 +119,13 @@ impl Fields {
         }
     }
 
+    /// The same for an element that is still needed.
+    pub(super) fn put_named(&mut self, element: &Element, below: Self) {
+        if !below.is_empty() {
+            self.below.insert(element.clone(), below);
+        }
+    }
+
     /// Adds all that is in `other`.
     pub fn add(&mut self, other: Self) {
         self.is_member |= other.is_member;

@@ -80,7 +80,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Becoming the leader of a cluster of one takes milliseconds; applying a long log again may take longer.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// The log grows by this much between checkpoints: it bounds the time that a restart takes.
-const CHECKPOINT_BYTES: u64 = 32 << 20;
+const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// Applied entries that stay in the log for members that lag a little.
 const KEPT_ENTRIES: u64 = 256;
 

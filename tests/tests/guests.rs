@@ -6,7 +6,7 @@ mod guest;
 use std::time::Instant;
 
 use guest::guest;
-use naru_tests::{Cluster, bench::children, eventually, write_guest};
+use naru_tests::{Cluster, Options, bench::children, eventually, write_guest};
 
 fn pod(name: &str, image: &str) -> String {
     format!(
@@ -189,6 +189,31 @@ async fn a_cpu_limit_holds_an_endless_loop_which_can_still_be_deleted() {
 }
 
 /// What a process has used so far.
+/// For how many of the runtime's engines the one image was compiled that a service with fresh instances and one with
+/// kept instances run.
+fn engines(args: &[&str]) -> usize {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let cluster = Cluster::start_with(Options { args, ..Options::default() });
+    cluster.import_samples(&["hello"]);
+    let kubectl = cluster.kubectl();
+    for (name, annotations) in
+        [("fresh", "{}"), ("kept", r#"{wasm.naru.dev/max-requests-per-instance: "100"}"#)]
+    {
+        let metadata = format!("metadata: {{name: {name}, annotations: {annotations}}}");
+        kubectl.apply(&pod(name, "hello:v1").replace(&format!("metadata: {{name: {name}}}"), &metadata));
+        kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    }
+    let modules = cluster.data_dir().join("nodes/naru/runtime/modules");
+    let files = std::fs::read_dir(modules).unwrap().map(|file| file.unwrap().path());
+    files.filter(|file| file.extension().is_some_and(|end| end == "cwasm")).count()
+}
+
+#[test]
+fn hardened_guests_are_compiled_for_one_engine() {
+    assert_eq!(engines(&["--harden-guests"]), 1);
+    assert_eq!(engines(&[]), 2);
+}
+
 fn cpu_seconds(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // After the name, which may hold anything: the 12th and 13th field, in hundredths.

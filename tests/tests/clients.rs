@@ -111,6 +111,16 @@ fn the_python_and_the_javascript_client_work() {
 }
 
 #[test]
+fn whatever_the_python_client_can_do_is_done_and_described() {
+    let cluster = Cluster::start();
+    cluster.import_samples(&["hello"]);
+    for program in ["python_sweep.py", "python_openapi.py"] {
+        let said = cluster.client_program(program).ok();
+        assert!(said.ends_with("ok\n"), "{program}: {said}");
+    }
+}
+
+#[test]
 fn an_operator_of_a_python_framework_works() {
     let cluster = Cluster::start();
     let said = cluster.client_program("python_operator.py").ok();

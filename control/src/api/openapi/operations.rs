@@ -9,6 +9,10 @@ use super::{
 };
 use crate::{api::discovery::Subresource, registry::Served};
 
+/// What a program said is text; what went wrong, a `Status`.
+const LOG_TYPES: &[&str] =
+    &["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
 /// Path and path item of everything that a resource answers to.
 pub(super) fn paths(resource: &Served, dialect: Dialect) -> Vec<(String, Value)> {
     let info = resource.info;
@@ -165,7 +169,7 @@ impl Writer<'_> {
         self.add_body(&mut operation, action, body);
         let is_text = subresource == "log";
         let schema = if is_text { json!({ "type": "string" }) } else { self.reference(answer) };
-        let types = if is_text { &["text/plain"][..] } else { self.answer_types(action) };
+        let types = if is_text { LOG_TYPES } else { self.answer_types(action) };
         let answer = match self.dialect {
             Dialect::V2 => {
                 operation["schemes"] = json!(["https"]);
@@ -267,17 +271,15 @@ impl Writer<'_> {
     /// An answer of any form.
     pub(super) fn set_text_answer(&self, operation: &mut Value) {
         let schema = json!({ "type": "string" });
-        match self.dialect {
-            Dialect::V3 => {
-                operation["responses"] =
-                    json!({ "200": { "description": "OK", "content": { "*/*": { "schema": schema } } } });
-            }
+        let answer = match self.dialect {
+            Dialect::V3 => json!({ "description": "OK", "content": { "*/*": { "schema": schema } } }),
             Dialect::V2 => {
                 operation["produces"] = json!(["*/*"]);
                 operation["consumes"] = json!(["*/*"]);
-                operation["responses"] = json!({ "200": { "description": "OK", "schema": schema } });
+                json!({ "description": "OK", "schema": schema })
             }
-        }
+        };
+        operation["responses"] = json!({ "200": answer, "401": { "description": "Unauthorized" } });
     }
 
     pub(super) fn path_parameters(&self, namespaced: bool, named: bool) -> Value {

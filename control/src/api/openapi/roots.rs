@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Dialect, group_version_path, names};
 use crate::registry::Served;
 
+const JSON: &str = "application/json";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// A path that no resource stands behind.
@@ -27,6 +28,7 @@ struct Root {
     description: &'static str,
     /// The type of the answer; text where there is none.
     answer: Option<String>,
+    media_type: &'static str,
     has_slash: bool,
 }
 
@@ -38,6 +40,7 @@ impl Root {
             tag,
             description: "what is served below this path",
             answer: Some(format!("{META}.{answer}")),
+            media_type: JSON,
             has_slash: true,
         }
     }
@@ -56,12 +59,12 @@ impl Root {
         match dialect {
             Dialect::V2 => {
                 operation["schemes"] = json!(["https"]);
-                operation["produces"] = json!(["application/json"]);
+                operation["produces"] = json!([self.media_type]);
                 operation["responses"] =
                     json!({ "200": { "description": "OK", "schema": schema }, "401": unauthorized });
             }
             Dialect::V3 => {
-                let content = json!({ "application/json": { "schema": schema } });
+                let content = json!({ self.media_type: { "schema": schema } });
                 operation["responses"] =
                     json!({ "200": { "description": "OK", "content": content }, "401": unauthorized });
             }
@@ -89,16 +92,24 @@ fn of(served: &[Arc<Served>]) -> Vec<Root> {
         tag: "version".into(),
         description: "the version of the server",
         answer: Some("io.k8s.apimachinery.pkg.version.Info".into()),
+        media_type: JSON,
         has_slash: true,
     });
-    for (path, name, tag, description) in [
+    for (path, name, tag, media_type, description) in [
         (
             ".well-known/openid-configuration",
             "Configuration",
             "WellKnown",
+            JSON,
             "how tokens of service accounts are checked",
         ),
-        ("openid/v1/jwks", "Keyset", "openid", "the keys by which tokens of service accounts are checked"),
+        (
+            "openid/v1/jwks",
+            "Keyset",
+            "openid",
+            "application/jwk-set+json",
+            "the keys by which tokens of service accounts are checked",
+        ),
     ] {
         roots.push(Root {
             path: path.into(),
@@ -106,6 +117,7 @@ fn of(served: &[Arc<Served>]) -> Vec<Root> {
             tag: tag.into(),
             description,
             answer: None,
+            media_type,
             has_slash: false,
         });
     }

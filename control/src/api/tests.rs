@@ -19,6 +19,7 @@ mod encodings;
 mod evictions;
 mod expectations;
 mod messages;
+mod patched;
 
 use super::{Caller, State, handle};
 use crate::{
@@ -818,7 +819,20 @@ async fn what_is_served_is_told_in_both_forms() {
     assert_eq!(cluster.get("/apis/apps").await.body["preferredVersion"]["version"], "v1");
     let index = cluster.get("/openapi/v3").await.expect(200);
     let path = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("a path").to_owned();
-    assert!(cluster.get(&path).await.expect(200)["components"]["schemas"].is_object());
+    let document = cluster.get(&path).await;
+    assert_eq!(document.headers[header::CACHE_CONTROL], "public, immutable");
+    assert!(document.headers[header::EXPIRES].to_str().is_ok_and(|date| date.ends_with(" GMT")));
+    assert!(document.expect(200)["components"]["schemas"].is_object());
+
+    // What has another hash, of an index of before, is found under its own.
+    let (plain, _) = path.split_once('?').expect("a hash");
+    let moved = cluster.get(&format!("{plain}?hash=BEFORE")).await;
+    assert_eq!((moved.status, moved.headers[header::LOCATION].as_bytes()), (301, path.as_bytes()));
+    let unhashed = cluster.get(plain).await;
+    assert_eq!(
+        (unhashed.status, &unhashed.headers[header::CACHE_CONTROL]),
+        (200, &"no-cache, private".parse().unwrap())
+    );
 }
 
 #[tokio::test]

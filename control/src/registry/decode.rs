@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+pub use naru_model::patch::go_type;
 use naru_model::{
     quantity::QuantityError,
     rfc3339,
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     AnyObject, Served,
-    json_text::{Survey, duplicates, odd_times, offset, path_at, survey, text_before},
+    json_text::{Oddities, Survey, duplicates, oddities, offset, path_at, survey, text_before},
     yaml_text,
 };
 use crate::{ApiError, client::Patch, protobuf};
@@ -177,20 +178,29 @@ pub fn patched(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     check_type(served, &value)?;
-    let odd_times = odd_times(&value, HAVE_MICRO_TIMES.contains(&served.info.kind));
+    let Oddities { mut times, has_nulls } = oddities(&value, HAVE_MICRO_TIMES.contains(&served.info.kind));
+    times.retain(|(path, _)| time_layout(served, path).is_some());
     let mut unknown = |path: String| add(&mut problems, [format!("unknown field \"{path}\"")]);
-    let stored = match served.conversion {
-        None => Ok(value),
-        Some(conversion) => (conversion.to_stored)(value, &mut unknown),
+    let decoded = match served.conversion {
+        // Hardly any object has what may have to be read in another way.
+        None if (has_nulls || !times.is_empty()) && !served.kind.is_custom() => {
+            let json = value.to_string();
+            served.kind.decode_value(value, &mut unknown).or_else(|error| {
+                let Err(at) = served.kind.decode(json.as_bytes(), &mut |_| ()) else { return Err(error) };
+                let Some(json) = mended(served, json.as_bytes(), &at) else { return Err(error) };
+                served.kind.decode_value(serde_json::from_slice(&json)?, &mut unknown)
+            })
+        }
+        None => served.kind.decode_value(value, &mut unknown),
+        Some(conversion) => (conversion.to_stored)(value, &mut unknown)
+            .and_then(|stored| served.kind.decode_value(stored, &mut unknown)),
     };
-    let object = stored
-        .and_then(|stored| served.kind.decode_value(stored, &mut unknown))
-        .map_err(|error| misfit(served, &shown, &error))?;
+    let object = decoded.map_err(|error| misfit(served, &shown, &error))?;
     let refusal = |why: &str| match shown() {
         Ok(shown) => invalid_patch(shown.to_string(), why),
         Err(error) => error,
     };
-    if let Some(why) = wrong_time(served, &odd_times) {
+    if let Some(why) = wrong_time(served, &times) {
         return Err(refusal(&why));
     }
     object.check_quantities().map_err(|error| refusal(&error.to_string()))?;
@@ -371,18 +381,6 @@ fn check_type(served: &Served, value: &Value) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-/// The name of a value's type in messages of Go's decoder.
-pub fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 /// `json: cannot unmarshal string into Go struct field Deployment.spec.replicas of type int32`, from what serde

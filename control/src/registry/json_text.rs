@@ -48,22 +48,25 @@ pub fn survey(json: &[u8], has_micros: bool) -> Survey {
     Survey { duplicates: scanner.duplicates, odd_times: scanner.odd_times }
 }
 
-/// The odd times of [`survey`] in what has no text any more.
-pub fn odd_times(value: &Value, has_micros: bool) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    note_times(value, has_micros, &mut Vec::new(), &mut found);
+/// What is to be known of a value that has no text any more.
+#[derive(Default)]
+pub struct Oddities {
+    /// The odd times of [`survey`].
+    pub times: Vec<(String, String)>,
+    pub has_nulls: bool,
+}
+
+/// Looks at all of `value` once, as [`survey`] does at text.
+pub fn oddities(value: &Value, has_micros: bool) -> Oddities {
+    let mut found = Oddities::default();
+    note_oddities(value, has_micros, &mut Vec::new(), &mut found);
     found
 }
 
-fn note_times<'a>(
-    value: &'a Value,
-    has_micros: bool,
-    path: &mut Vec<Step<'a>>,
-    found: &mut Vec<(String, String)>,
-) {
+fn note_oddities<'a>(value: &'a Value, has_micros: bool, path: &mut Vec<Step<'a>>, found: &mut Oddities) {
     let mut inside = |step, inner| {
         path.push(step);
-        note_times(inner, has_micros, path, found);
+        note_oddities(inner, has_micros, path, found);
         path.pop();
     };
     match value {
@@ -72,10 +75,11 @@ fn note_times<'a>(
         Value::String(text)
             if may_be_time(text.as_bytes())
                 && !rfc3339::is_plain(text.as_bytes(), has_micros)
-                && found.len() < MOST_TIMES =>
+                && found.times.len() < MOST_TIMES =>
         {
-            found.push((place(path), text.clone()));
+            found.times.push((place(path), text.clone()));
         }
+        Value::Null => found.has_nulls = true,
         _ => (),
     }
 }
@@ -263,14 +267,14 @@ mod tests {
         let json = br#"{"a":["2026-01-02T03:04:05Z",{"b":"2026-01-02t03:04:05z"}],"\u0032":"\u0032026","c":7,"d":"x"}"#;
         let expected = [("a[1].b", "2026-01-02t03:04:05z"), ("2", "2026")];
         let value: Value = serde_json::from_slice(json).expect("JSON");
-        let mut in_value = odd_times(&value, false);
+        let mut in_value = oddities(&value, false).times;
         in_value.sort_by_key(|(path, _)| path.len());
         in_value.reverse();
         let texts =
             |found: &[(String, String)]| -> Vec<String> { found.iter().map(|of| of.1.clone()).collect() };
         assert_eq!(in_value, expected.map(|(path, text)| (path.to_owned(), text.to_owned())));
         assert_eq!(texts(&survey(json, false).odd_times), texts(&in_value));
-        assert_eq!(odd_times(&value, true).len(), 3);
+        assert_eq!(oddities(&value, true).times.len(), 3);
     }
 
     #[test]

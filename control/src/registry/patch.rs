@@ -69,7 +69,7 @@ pub(crate) fn apply(patch: &Patch, type_name: &str, document: &mut Value) -> Res
         }
     }
     .map_err(|error| match error {
-        PatchError::Malformed(_) => ApiError::BadRequest(error.to_string()),
+        PatchError::Malformed(_) | PatchError::BadDirective(_) => ApiError::BadRequest(error.to_string()),
         PatchError::DoesNotApply(why) => ApiError::PatchFailed(why),
         PatchError::TooMany { limit, .. } | PatchError::TooLarge { limit, .. } => {
             ApiError::TooLarge { limit }

@@ -15,8 +15,118 @@ pub fn apply_json(document: &mut Value, patch: &Value) -> Result<(), PatchError>
     if let Some(operations) = patch.as_array().filter(|operations| operations.len() > JSON_PATCH_LIMIT) {
         return Err(PatchError::TooMany { count: operations.len(), limit: JSON_PATCH_LIMIT });
     }
-    let patch: Patch =
-        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
+    if let Ok(patch) = serde_json::from_value(patch.clone()) {
+        return apply_operations(document, patch);
+    }
+    if let Some((index, why)) = odd_operation(patch)? {
+        return Err(refuse(document, patch, index, why));
+    }
+    let patch = serde_json::from_value(with_values(patch))
+        .map_err(|error| PatchError::Malformed(error.to_string()))?;
+    apply_operations(document, patch)
+}
+
+/// An operation without a value has null for one.
+fn with_values(patch: &Value) -> Value {
+    let mut patch = patch.clone();
+    for operation in patch.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        operation.entry("value").or_insert(Value::Null);
+    }
+    patch
+}
+
+/// What is wrong with a patch that is a list of operations, but not of such as this house knows: the first one's index
+/// and why Kubernetes doesn't apply it.
+///
+/// # Errors
+/// Where it is no such list.
+fn odd_operation(patch: &Value) -> Result<Option<(usize, String)>, PatchError> {
+    let malformed = |found: &Value, wanted: &str| {
+        let found = go_type(found);
+        PatchError::Malformed(format!("json: cannot unmarshal {found} into Go {wanted}"))
+    };
+    let operations = patch.as_array().ok_or_else(|| malformed(patch, "value of type jsonpatch.Patch"))?;
+    for operation in operations {
+        let fields =
+            operation.as_object().ok_or_else(|| malformed(operation, "value of type jsonpatch.Operation"))?;
+        for name in ["op", "path", "from"] {
+            if let Some(value) = fields.get(name).filter(|value| !value.is_string() && !value.is_null()) {
+                return Err(malformed(value, &format!("struct field jsonPatchOp.{name} of type string")));
+            }
+        }
+    }
+    let mut reasons = operations.iter().map(why_not_applied).enumerate();
+    Ok(reasons.find_map(|(index, why)| Some((index, why?))))
+}
+
+/// Why an operation never applies, whatever the document is.
+fn why_not_applied(operation: &Value) -> Option<String> {
+    let text = |name: &str| operation[name].as_str();
+    let is_pointer = |path: &str| path.is_empty() || path.starts_with('/');
+    let name = text("op").unwrap_or("unknown");
+    if !["add", "remove", "replace", "move", "test", "copy"].contains(&name) {
+        return Some(format!("Unexpected kind: {name}"));
+    }
+    if matches!(name, "move" | "copy") {
+        match text("from") {
+            None => {
+                return Some(format!(
+                    "{name} operation failed to decode from: operation, missing from field: missing value"
+                ));
+            }
+            Some(from) if !is_pointer(from) => {
+                return Some(format!(
+                    "{name} operation does not apply: doc is missing from path: {from}: missing value"
+                ));
+            }
+            Some(_) => (),
+        }
+    }
+    match text("path") {
+        None if matches!(name, "add" | "remove" | "copy") => {
+            Some(format!("{name} operation failed to decode path: missing value"))
+        }
+        None => Some(format!(
+            "{name} operation failed to decode path: operation missing path field: missing value"
+        )),
+        Some(path) if is_pointer(path) => None,
+        Some(path) => Some(match name {
+            "add" | "remove" => {
+                format!("{name} operation does not apply: doc is missing path: \"{path}\": missing value")
+            }
+            "replace" => {
+                format!("{name} operation does not apply: doc is missing path: {path}: missing value")
+            }
+            "test" => format!("{name} operation does not apply: is missing path: {path}: missing value"),
+            _ => format!(
+                "{name} operation does not apply: doc is missing destination path: {path}: missing value"
+            ),
+        }),
+    }
+}
+
+/// The refusal of the operation at `index`, or of one before it.
+fn refuse(document: &Value, patch: &Value, index: usize, why: String) -> PatchError {
+    let before = patch.as_array().map(|operations| operations[..index].to_vec()).unwrap_or_default();
+    match apply_json(&mut document.clone(), &Value::Array(before)) {
+        Err(error) => error,
+        Ok(()) => PatchError::DoesNotApply(why),
+    }
+}
+
+/// The name of a value's type in messages of Go's decoder.
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn apply_operations(document: &mut Value, patch: Patch) -> Result<(), PatchError> {
     let explained = |operation: Option<&PatchOperation>, error: &json_patch::PatchError| {
         let text = operation.map_or_else(|| error.to_string(), |operation| explain(operation, &error.kind));
         PatchError::DoesNotApply(text)
@@ -58,9 +168,39 @@ fn is_absent(document: &Value, path: &str) -> bool {
     parent.is_some_and(Value::is_object) && document.pointer(path).is_none()
 }
 
-/// Applies a merge patch: objects are merged, `null` deletes, everything else replaces.
+/// Applies a merge patch: objects are merged, `null` deletes, everything else replaces. A list replaces without the
+/// fields that are null in its objects: there Kubernetes does more than the RFC.
 pub fn apply_merge(document: &mut Value, patch: &Value) {
-    json_patch::merge(document, patch);
+    if has_nulls_in_lists(patch, false) {
+        let mut patch = patch.clone();
+        drop_nulls_in_lists(&mut patch, false);
+        json_patch::merge(document, &patch);
+    } else {
+        json_patch::merge(document, patch);
+    }
+}
+
+fn has_nulls_in_lists(value: &Value, is_in_list: bool) -> bool {
+    match value {
+        Value::Object(fields) => fields
+            .values()
+            .any(|field| (is_in_list && field.is_null()) || has_nulls_in_lists(field, is_in_list)),
+        Value::Array(items) => items.iter().any(|item| has_nulls_in_lists(item, true)),
+        _ => false,
+    }
+}
+
+fn drop_nulls_in_lists(value: &mut Value, is_in_list: bool) {
+    match value {
+        Value::Object(fields) => {
+            if is_in_list {
+                fields.retain(|_, field| !field.is_null());
+            }
+            fields.values_mut().for_each(|field| drop_nulls_in_lists(field, is_in_list));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| drop_nulls_in_lists(item, true)),
+        _ => (),
+    }
 }
 
 fn explain(operation: &PatchOperation, kind: &PatchErrorKind) -> String {
@@ -165,13 +305,46 @@ mod tests {
     }
 
     #[test]
+    fn what_never_applies_is_not_malformed() {
+        let lacks_path = "operation missing path field: missing value";
+        let lacks_from = "operation, missing from field: missing value";
+        for (operation, expected) in [
+            (json!({"op": "jump", "path": "/a"}), "Unexpected kind: jump".to_owned()),
+            (json!({"path": "/a"}), "Unexpected kind: unknown".into()),
+            (json!({"op": "add"}), "add operation failed to decode path: missing value".into()),
+            (json!({"op": "test"}), format!("test operation failed to decode path: {lacks_path}")),
+            (
+                json!({"op": "move", "path": "/a"}),
+                format!("move operation failed to decode from: {lacks_from}"),
+            ),
+            (
+                json!({"op": "add", "path": "a", "value": 1}),
+                "add operation does not apply: doc is missing path: \"a\": missing value".into(),
+            ),
+            (
+                json!({"op": "copy", "from": "/list", "path": "a"}),
+                "copy operation does not apply: doc is missing destination path: a: missing value".into(),
+            ),
+        ] {
+            check(json!([operation]), Err(&expected));
+            let before = json!({"op": "remove", "path": "/none"});
+            let first = "remove operation does not apply: doc is missing path: \"/none\": missing value";
+            check(json!([before, operation]), Err(first));
+        }
+        let mut document = json!({"a": 1});
+        apply_json(&mut document, &json!([{"op": "replace", "path": "/a"}])).expect("the value is null");
+        assert_eq!(document, json!({"a": null}));
+    }
+
+    #[test]
     fn malformed_patches_are_told_apart() {
         let mut document = json!({});
         for patch in [
             json!({}),
-            json!([{"op": "jump", "path": "/a"}]),
-            json!([{"op": "add", "path": "a", "value": 1}]),
             json!("x"),
+            json!(["x"]),
+            json!([{"op": 1, "path": "/a"}]),
+            json!([{"op": "add", "path": ["a"], "value": 1}]),
         ] {
             let error = apply_json(&mut document, &patch).expect_err("malformed");
             assert!(matches!(error, PatchError::Malformed(_)), "{patch}: {error}");
@@ -192,6 +365,7 @@ mod tests {
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
             (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
             (json!({"a": "foo"}), json!("bar"), json!("bar")),
+            (json!({}), json!({"a": [{"b": null, "c": [null]}, null]}), json!({"a": [{"c": [null]}, null]})),
         ] {
             let mut merged = document.clone();
             apply_merge(&mut merged, &patch);

@@ -6,7 +6,7 @@ mod json;
 pub mod merge_keys; // Which lists merge, and by what.
 mod strategic;
 
-pub use json::{JSON_PATCH_LIMIT, apply_json, apply_merge};
+pub use json::{JSON_PATCH_LIMIT, apply_json, apply_merge, go_type};
 pub use strategic::apply_strategic;
 
 /// Why a patch was not applied; the document is then in an unspecified state and must be dropped.
@@ -15,6 +15,9 @@ pub enum PatchError {
     /// The patch itself is malformed (HTTP 400).
     #[error("error decoding patch: {0}")]
     Malformed(String),
+    /// A directive of the patch has the wrong form (HTTP 400).
+    #[error("{0}")]
+    BadDirective(&'static str),
     /// The patch does not fit the document (HTTP 422).
     #[error("{0}")]
     DoesNotApply(String),

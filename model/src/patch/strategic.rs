@@ -68,7 +68,7 @@ fn merge_object(object: &mut Object, patch: &Object, type_name: Option<&str>) ->
         } else if let Some(field) = name.strip_prefix(SET_ORDER) {
             merge_ordered_list(object, field, patch.get(field), value, type_name)?;
         } else if matches!(name.as_str(), "$setElementOrder" | "$deleteFromPrimitiveList") {
-            return fails(bad_format(name));
+            return Err(bad_format(name));
         } else if name != RETAIN_KEYS && !patch.contains_key(&format!("{SET_ORDER}{name}")) {
             merge_field(object, name, value, type_name)?;
         }
@@ -76,12 +76,12 @@ fn merge_object(object: &mut Object, patch: &Object, type_name: Option<&str>) ->
     Ok(())
 }
 
-fn bad_format(directive: &str) -> String {
-    match directive {
-        RETAIN_KEYS => "invalid patch format of retainKeys".into(),
-        "$deleteFromPrimitiveList" => "invalid patch format of primitive list".into(),
-        _ => "invalid patch format of setElementOrder list".into(),
-    }
+fn bad_format(directive: &str) -> PatchError {
+    PatchError::BadDirective(match directive {
+        RETAIN_KEYS => "invalid patch format of retainKeys",
+        "$deleteFromPrimitiveList" => "invalid patch format of primitive list",
+        _ => "invalid patch format of setElementOrder list",
+    })
 }
 
 fn unknown_directive(directive: &Value, patch: &Object) -> String {
@@ -92,11 +92,11 @@ fn unknown_directive(directive: &Value, patch: &Object) -> String {
 /// Drops what `$retainKeys` does not list; the patch itself may then only touch what it lists.
 fn retain_keys(object: &mut Object, patch: &Object) -> Result<()> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(keys) = keys else { return fails(bad_format(RETAIN_KEYS)) };
+    let Value::Array(keys) = keys else { return Err(bad_format(RETAIN_KEYS)) };
     let is_kept = |name: &str| keys.iter().any(|key| key == name);
     for (name, value) in patch {
         if !value.is_null() && !name.starts_with('$') && !is_kept(name) {
-            return fails(bad_format(RETAIN_KEYS));
+            return Err(bad_format(RETAIN_KEYS));
         }
     }
     object.retain(|name, _| is_kept(name));
@@ -161,7 +161,7 @@ fn delete_from_list(object: &mut Object, field: &str, doomed: &Value) -> Result<
         }
         (Some(Value::Array(items)), Value::Array(doomed)) => items.retain(|item| !doomed.contains(item)),
         (None, Value::Array(_)) => (),
-        _ => return fails(bad_format("$deleteFromPrimitiveList")),
+        _ => return Err(bad_format("$deleteFromPrimitiveList")),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::apply_strategic;
-use crate::patch::merge_keys::type_name;
+use crate::patch::{PatchError, merge_keys::type_name};
 
 fn patched(kind: &str, document: &Value, patch: &Value) -> Result<Value, String> {
     let group = if matches!(kind, "Deployment" | "ReplicaSet" | "StatefulSet") { "apps" } else { "" };
@@ -268,6 +268,20 @@ fn unusable_patches_say_why() {
         "expected a slice, but received a map",
     );
     fails("Pod", pod, json!([]), "error decoding patch: expected a map, but received a slice");
+}
+
+#[test]
+fn directives_of_the_wrong_form_are_malformed() {
+    for patch in [
+        json!({"spec": {"$retainKeys": "containers"}}),
+        json!({"spec": {"$retainKeys": ["containers"], "hostname": "a"}}),
+        json!({"spec": {"$setElementOrder": []}}),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}),
+    ] {
+        let mut pod = json!({"spec": {}, "metadata": {"finalizers": ["a"]}});
+        let error = apply_strategic(&mut pod, &patch, &type_name("", "v1", "Pod")).expect_err("malformed");
+        assert!(matches!(error, PatchError::BadDirective(_)), "{patch}: {error}");
+    }
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use naru_tests::{Cluster, Kubectl};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD},
+};
+use naru_tests::{Cluster, Kubectl, Options};
 
 /// kubectl as a user with these credentials, lines below `user:` in a kubeconfig.
 fn kubectl_as(cluster: &Cluster, name: &str, credentials: &str) -> Kubectl {
@@ -268,4 +271,24 @@ async fn who_asks_for_a_certificate_gets_it_once_it_is_approved() {
     let who = jane.run(&["auth", "whoami"]).ok();
     assert!(who.contains("jane") && who.contains("[devs ops system:authenticated]"), "{who}");
     jane.run(&["get", "pods"]).refused();
+}
+
+#[tokio::test]
+async fn who_set_up_a_provider_that_does_not_work_finds_out_in_the_log() {
+    let issuer = "https://127.0.0.1:1";
+    let args = vec![format!("--oidc-issuer-url={issuer}"), "--oidc-client-id=naru".into()];
+    let cluster = Cluster::start_with(Options { args, ..Options::default() });
+    let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let header = part(serde_json::json!({ "alg": "RS256", "kid": "a" }));
+    let claims =
+        part(serde_json::json!({ "iss": issuer, "aud": "naru", "sub": "jane", "exp": 4_000_000_000_u32 }));
+    let jane = kubectl_as(&cluster, "jane", &format!("token: {header}.{claims}.c2lnbmVk"));
+    let refused = jane.run(&["get", "pods"]).refused();
+    assert!(refused.contains("Unauthorized") || refused.contains("must be logged in"), "{refused}");
+    // Jane isn't told why; whoever reads the log is.
+    eventually("the log tells why", || {
+        let log = cluster.log();
+        log.contains("tokens of the OIDC provider are not believed") && log.contains(issuer)
+    })
+    .await;
 }

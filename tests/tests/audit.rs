@@ -18,6 +18,11 @@ rules:
 - {level: Metadata, resources: [{group: '', resources: [secrets]}], namespaces: [default]}
 - {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], namespaces: [default], omitManagedFields: true}
 - {level: Request, resources: [{group: '', resources: [services]}], namespaces: [default]}
+- level: Request
+  resources:
+  - {group: '', resources: [serviceaccounts/token]}
+  - {group: apps, resources: [deployments/scale]}
+  - {group: authorization.k8s.io, resources: [selfsubjectaccessreviews]}
 - {level: Metadata, nonResourceURLs: [/version]}
 - {level: Metadata, verbs: [watch], namespaces: [shop]}
 - {level: Request, resources: [{group: '', resources: [configmaps]}], namespaces: [shop]}
@@ -82,6 +87,27 @@ async fn what_the_policy_asks_for_is_recorded() {
     );
     assert!(object["metadata"].get("uid").is_none() && object.get("nonsense").is_none(), "{object}");
     assert!(object["spec"].get("clusterIP").is_none(), "{object}");
+    let sent = r#"{"spec":{"audiences":["shop"]},"nonsense":1}"#;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    kubectl.run_with(&["create", "--raw", path, "-f", "-"], sent).ok();
+    let token = wait("create", "serviceaccounts", "").await;
+    let expected = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {},
+        "spec": { "audiences": ["shop"], "expirationSeconds": 3600 },
+    });
+    assert_eq!(token["requestObject"], expected);
+    kubectl.run(&["create", "deployment", "web", "--image=none", "--replicas=0"]).ok();
+    let sent = r#"{"metadata":{"name":"web"},"spec":{"replicas":0},"nonsense":1}"#;
+    let path = "/apis/apps/v1/namespaces/default/deployments/web/scale";
+    kubectl.run_with(&["replace", "--raw", path, "-f", "-"], sent).ok();
+    let scale = wait("update", "deployments", "").await;
+    let expected = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": { "name": "web" }, "spec": { "replicas": 0 },
+    });
+    assert_eq!(scale["requestObject"], expected);
+    kubectl.run(&["auth", "can-i", "get", "pods"]).ok();
+    let review = wait("create", "selfsubjectaccessreviews", "").await;
+    assert_eq!(review["requestObject"]["kind"], "SelfSubjectAccessReview");
     let map = wait("create", "configmaps", "").await;
     assert_eq!(map["requestObject"]["data"]["tea"], "3");
     assert!(map["responseObject"]["metadata"]["uid"].is_string());

@@ -45,8 +45,7 @@ pub async fn answer(
 async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let registry = exchange.state.registry.clone();
     let pods = registry.kinds().named("pods").ok_or(ApiError::NoSuchPath)?.clone();
-    let json = exchange.read_json().await?;
-    let binding: Binding = resources::decode_as("Binding", &json)?;
+    let binding: Binding = exchange.read_message("Binding", |_| ()).await?;
     let name = binding.metadata.name.clone().unwrap_or_default();
     if name.is_empty() {
         return Err(ApiError::BadRequest("name is required".into()));

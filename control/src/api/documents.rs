@@ -1,12 +1,13 @@
 //! Discovery and OpenAPI over HTTP: each document is made when it is first asked for, and kept.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -35,6 +36,21 @@ struct Made {
     of: Weak<Kinds>,
     /// By path and form.
     documents: HashMap<String, Document>,
+    /// The tags of OpenAPI v3 documents, by path: the index needs all of them, but hardly anybody all documents.
+    tags: HashMap<String, String>,
+}
+
+impl Made {
+    /// Nothing of `kinds` yet, but for what no custom resource changes.
+    fn of(kinds: &Arc<Kinds>, mut tags: HashMap<String, String>) -> Self {
+        let (custom, built_in): (Vec<_>, Vec<_>) = kinds.all().iter().partition(|of| of.kind.is_custom());
+        let paths = |of: Vec<&Arc<Served>>| -> HashSet<String> {
+            of.into_iter().map(|served| openapi::group_version_path(served)).collect()
+        };
+        let (custom, built_in) = (paths(custom), paths(built_in));
+        tags.retain(|path, _| built_in.contains(path) && !custom.contains(path));
+        Self { of: Arc::downgrade(kinds), documents: HashMap::new(), tags }
+    }
 }
 
 /// A document and the tag by which clients know what they have.
@@ -82,6 +98,17 @@ impl Documents {
         Ok(document)
     }
 
+    /// The tag of the OpenAPI v3 document of a group version or another path.
+    fn v3_tag(&self, kinds: &Arc<Kinds>, path: &str) -> Result<String, ApiError> {
+        let known = self.made(kinds).tags.get(path).cloned();
+        if let Some(tag) = known {
+            return Ok(tag);
+        }
+        let tag = Document::new(&v3_document(kinds, path)?).etag;
+        self.made(kinds).tags.insert(path.to_owned(), tag.clone());
+        Ok(tag)
+    }
+
     /// Drops the documents whose names begin with `prefix`.
     fn forget(&self, kinds: &Arc<Kinds>, prefix: &str) {
         self.made(kinds).documents.retain(|name, _| !name.starts_with(prefix));
@@ -91,7 +118,8 @@ impl Documents {
     fn made(&self, kinds: &Arc<Kinds>) -> MutexGuard<'_, Made> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.of.as_ptr() != Arc::as_ptr(kinds) {
-            *made = Made { of: Arc::downgrade(kinds), documents: HashMap::new() };
+            let tags = std::mem::take(&mut made.tags);
+            *made = Made::of(kinds, tags);
         }
         made
     }
@@ -124,6 +152,13 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
         }
     };
     let (mut document, content_type) = made;
+    let hash = Some(exchange.query.text("hash")).filter(|hash| !hash.is_empty());
+    let hashed = exchange.parts.uri.path().strip_prefix("/openapi/v3/").zip(hash);
+    if let Some((path, hash)) = hashed
+        && hash != document.etag
+    {
+        return Ok(moved(path, &document.etag, &content_type));
+    }
     if !exchange.state.aggregator.is_empty() {
         document = with_remotes(&exchange.state.aggregator, exchange.parts.uri.path(), document)?;
     }
@@ -138,7 +173,38 @@ pub async fn answer(exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> 
     headers.insert(header::CONTENT_TYPE, value(&content_type));
     headers.insert(header::ETAG, value(&format!("\"{}\"", document.etag)));
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if hashed.is_some() {
+        never_expires(headers);
+    }
     Ok(response)
+}
+
+/// What is at this address never changes, as the address has its hash.
+fn never_expires(headers: &mut HeaderMap) {
+    const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&(Timestamp::now() + YEAR));
+    if let Some(date) = date.ok().and_then(|date| HeaderValue::try_from(date).ok()) {
+        headers.insert(header::EXPIRES, date);
+    }
+}
+
+/// Leads to the document under the hash that it has.
+fn moved(path: &str, hash: &str, content_type: &str) -> Response<Body> {
+    let mut response = json_response(StatusCode::MOVED_PERMANENTLY, Bytes::new());
+    let headers = response.headers_mut();
+    let location = format!("/openapi/v3/{}?hash={hash}", path.trim_end_matches('/'));
+    for (name, text) in [
+        (header::LOCATION, location.as_str()),
+        (header::ETAG, &format!("\"{hash}\"")),
+        (header::CONTENT_TYPE, content_type),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// A document with what other servers serve in it. They may come and go at any time, so it is made each time.
@@ -252,24 +318,24 @@ fn openapi_document(state: &State, path: &str, accept: &str) -> Result<(Document
             Ok((v2_document(state, kinds, is_protobuf)?, content_type.into()))
         }
         "/openapi/v3" => {
-            let make = || Ok(openapi::v3_index(kinds.all(), &|path| fingerprint(kinds, path)));
+            let make = || openapi::v3_index(kinds.all(), &|path| documents.v3_tag(kinds, path));
             Ok((documents.get(kinds, path.into(), make)?, JSON.into()))
         }
         _ => {
             refuse_protobuf(accept)?;
             let wanted = path.strip_prefix("/openapi/v3/").ok_or(ApiError::NoSuchPath)?;
-            let served: Vec<Arc<Served>> = kinds
-                .all()
-                .iter()
-                .filter(|served| openapi::group_version_path(served) == wanted)
-                .cloned()
-                .collect();
-            let make = || match served.as_slice() {
-                [] => openapi::v3_root_document(kinds.all(), wanted).ok_or(ApiError::NoSuchPath),
-                served => Ok(openapi::v3_document(served)),
-            };
-            Ok((documents.get(kinds, path.into(), make)?, JSON.into()))
+            Ok((documents.get(kinds, path.into(), || v3_document(kinds, wanted))?, JSON.into()))
         }
+    }
+}
+
+/// The v3 document of a group version, or of a path that leads to such.
+fn v3_document(kinds: &Kinds, path: &str) -> Result<Value, ApiError> {
+    let served = kinds.all().iter().filter(|served| openapi::group_version_path(served) == path);
+    let served: Vec<Arc<Served>> = served.cloned().collect();
+    match served.as_slice() {
+        [] => openapi::v3_root_document(kinds.all(), path).ok_or(ApiError::NoSuchPath),
+        served => Ok(openapi::v3_document(served)),
     }
 }
 
@@ -301,16 +367,4 @@ fn refuse_protobuf(accept: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::NotAcceptable("only the following media types are accepted: application/json".into()))
-}
-
-/// Changes when what is served at the path of a group version changes.
-fn fingerprint(kinds: &Kinds, path: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(env!("CARGO_PKG_VERSION"));
-    for served in kinds.all().iter().filter(|served| openapi::group_version_path(served) == path) {
-        hash.update(&served.qualified);
-        hash.update(&served.api_version);
-        hash.update(served.kind.revision().to_be_bytes());
-    }
-    hex::encode_upper(&hash.finalize()[..16])
 }

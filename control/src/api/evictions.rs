@@ -24,9 +24,10 @@ struct Eviction {
 /// Answers `POST …/pods/NAME/eviction`.
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
-    let json = exchange.read_json().await?;
-    let mut eviction: Eviction = resources::decode_as("Eviction", &json)?;
-    (eviction.api_version, eviction.kind) = ("policy/v1".into(), "Eviction".into());
+    let typed = |eviction: &mut Eviction| {
+        (eviction.api_version, eviction.kind) = ("policy/v1".into(), "Eviction".into());
+    };
+    let mut eviction = exchange.read_message("Eviction", typed).await?;
     let metadata = &mut eviction.metadata;
     metadata.name.get_or_insert_with(|| call.name.into());
     call.settle_namespace(metadata)?;

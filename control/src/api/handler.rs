@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -349,19 +350,21 @@ impl<'a> Exchange<'a> {
         content_type.to_json(self.body.read().await?)
     }
 
-    /// The body, of whatever type, as JSON.
-    pub async fn read_json(self) -> Result<Bytes, ApiError> {
-        self.read_text().await.map(|text| text.json)
-    }
-
-    /// The same with what was wrong with it before it was JSON.
-    pub async fn read_text(self) -> Result<Text, ApiError> {
-        let (content_type, record) = (ContentType::parse(self.content_type())?, self.record);
-        let text = content_type.to_json(self.body.read().await?)?;
+    /// The body as a message of `kind`, which is no stored object. It is recorded as it was understood, with what `default`
+    /// adds to it.
+    pub async fn read_message<T: Serialize + DeserializeOwned>(
+        self,
+        kind: &str,
+        default: impl FnOnce(&mut T),
+    ) -> Result<T, ApiError> {
+        let record = self.record;
+        let text = self.read_object(true).await?;
+        let mut message = resources::decode_as(kind, &text.json)?;
+        default(&mut message);
         if let Some(record) = record {
-            record.request_body(&text.json);
+            record.request_body(|| form::to_bytes(&message));
         }
-        Ok(text)
+        Ok(message)
     }
 
     /// `127.0.0.1:6443`, as the client knows us.

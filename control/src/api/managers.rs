@@ -82,7 +82,7 @@ pub async fn read_configuration(exchange: Exchange<'_>, call: &Call<'_>) -> Resu
         }
     }
     if let Some(record) = record {
-        record.request_body(&form::to_bytes(&value));
+        record.request_body(|| form::to_bytes(&value));
     }
     let problems = decode::repeated_keys(&repeated, call.validation);
     match call.validation {

@@ -132,7 +132,7 @@ pub async fn of_delete(exchange: Exchange<'_>) -> Result<(Delete, bool), ApiErro
     let (query, record) = (exchange.query, exchange.record);
     let bytes = content_type.to_json(exchange.body.read().await?)?.json;
     if let Some(record) = record {
-        record.request_body(&bytes);
+        record.request_body(|| bytes.clone());
     }
     if !bytes.is_empty() {
         let options: DeleteOptions = resources::decode_as("DeleteOptions", &bytes)?;

@@ -431,8 +431,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
     let value = match verb {
         "get" => registry.scale(call)?,
         "update" => {
-            let json = exchange.read_json().await?;
-            let scale = decode_as("Scale", &json)?;
+            let scale = exchange.read_message("Scale", |_| ()).await?;
             registry.update_scale(call, &scale).await?
         }
         "patch" if exchange.content_type() == managers::APPLY => {
@@ -450,8 +449,7 @@ async fn scale(exchange: Exchange<'_>, call: &Call<'_>, verb: &str) -> Result<Re
 
 async fn bind(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let registry = &exchange.state.registry;
-    let json = exchange.read_json().await?;
-    let binding = decode_as("Binding", &json)?;
+    let binding = exchange.read_message("Binding", |_| ()).await?;
     registry.bind(call, binding).await?;
     Ok(created())
 }
@@ -534,7 +532,7 @@ async fn read_patch(exchange: Exchange<'_>, call: &Call<'_>) -> Result<(Patch, V
     let record = exchange.record;
     let bytes = exchange.body.read().await?;
     if let Some(record) = record {
-        record.request_body(&bytes);
+        record.request_body(|| bytes.clone());
     }
     let value = serde_json::from_slice(&bytes).map_err(|error| {
         ApiError::BadRequest(format!("error decoding patch: {}", decode::go_syntax_error(&bytes, &error)))

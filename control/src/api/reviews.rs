@@ -21,7 +21,7 @@ use super::{
     body::Body,
     computed,
     handler::{Exchange, State, json_response},
-    resources,
+    recording, resources,
 };
 use crate::{
     ApiError,
@@ -34,8 +34,10 @@ use crate::{
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
     let (form, _) = resources::negotiate(&exchange, call.served)?;
-    let text = exchange.read_text().await?;
+    let record = exchange.record;
+    let text = exchange.read_object(true).await?;
     let (mut review, warnings) = decode::object(call.served, &text, call.validation)?;
+    recording::object(record, call.served, &*review);
     call.warn(warnings);
     let mut errors = FieldErrors::default();
     fill(&state, call, &mut *review, &mut errors).await;

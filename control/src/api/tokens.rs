@@ -37,12 +37,10 @@ const MAX_SECONDS: i64 = 1 << 32;
 pub async fn answer(exchange: Exchange<'_>, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let state = exchange.state.clone();
     let form = negotiate(&exchange)?;
-    let json = exchange.read_json().await?;
-    let request: TokenRequest = serde_json::from_slice(&json).map_err(|error| {
-        ApiError::BadRequest(format!(
-            "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {error}"
-        ))
-    })?;
+    let default = |request: &mut TokenRequest| {
+        request.spec.get_or_insert_default().expiration_seconds.get_or_insert(DEFAULT_SECONDS);
+    };
+    let request = exchange.read_message("TokenRequest", default).await?;
     check_identity(call, &request)?;
     let to = (Operation::Create, "token");
     let check = |request: &TokenRequest| check_seconds(call, seconds_of(request));

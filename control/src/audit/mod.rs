@@ -195,11 +195,12 @@ impl Record {
         }
     }
 
-    /// Keeps the request's body, given as JSON, if the policy wants it.
-    pub fn request_body(&self, json: &Bytes) {
-        let mut known = self.known();
-        if known.verdict.is_some_and(|verdict| verdict.level >= Level::Request) {
-            known.request = Some(json.clone());
+    /// Keeps the request's body, which `show` makes JSON, if the policy wants it.
+    pub fn request_body(&self, show: impl FnOnce() -> Bytes) {
+        let is_wanted = self.known().verdict.is_some_and(|verdict| verdict.level >= Level::Request);
+        if is_wanted {
+            let shown = show();
+            self.known().request = Some(shown);
         }
     }
 

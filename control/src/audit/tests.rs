@@ -52,7 +52,7 @@ async fn a_write_is_recorded_with_both_bodies_and_the_decision() {
         &record.about.target.attributes(),
     );
     let sent = Bytes::from(r#"{"metadata":{"name":"tea","managedFields":[1]},"data":{"a":"1"}}"#);
-    record.request_body(&sent);
+    record.request_body(|| sent.clone());
     record.answered(Answer { code: 201, body: Some(&sent) }, false).await;
     let events = folder.events().await;
     let [received, complete] = events.as_slice() else { panic!("{events:?}") };
@@ -87,7 +87,7 @@ async fn metadata_names_the_object_but_shows_no_body() {
     let record = folder.begin("POST", "/api/v1/namespaces/shop/secrets");
     record.authenticated(&jane()).await;
     let metadata = ObjectMeta { name: Some("tea".into()), ..ObjectMeta::default() };
-    record.request_body(&Bytes::from(r#"{"metadata":{"name":"tea"},"data":{"password":"hunter2"}}"#));
+    record.request_body(|| r#"{"metadata":{"name":"tea"},"data":{"password":"hunter2"}}"#.into());
     record.request_object(&metadata, || unreachable!("nobody wants to see it"));
     let refusal = Bytes::from(
         r#"{"kind":"Status","status":"Failure","reason":"Forbidden","message":"no","details":{"name":"tea"},"code":403}"#,

@@ -1,6 +1,7 @@
 //! Finds out who asks: by the connection's certificate, else by a bearer token, else nobody in particular.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -87,7 +88,7 @@ impl Authenticator {
         }
         let Some(token) = bearer(headers) else { return self.anonymous.clone().ok_or(Unauthenticated) };
         let audiences = self.issuer.api_audiences();
-        match self.believe(token, &audiences, store).await {
+        match self.believe(&token, &audiences, store).await {
             Ok(believed) => Ok(Arc::new(believed.user)),
             Err(why) => {
                 tracing::debug!(%why, "a token is not believed");
@@ -165,21 +166,26 @@ impl Authenticator {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// The token of a request, which may be of any bytes: one that is no text is a token that nobody believes, and not none.
+/// It ends at a space, and begins after the first, as Kubernetes has it.
+fn bearer(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes().trim_ascii();
+    let mut parts = value.split(|byte| *byte == b' ');
+    let (scheme, token) = (parts.next()?, parts.next()?);
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then(|| String::from_utf8_lossy(token))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(authorization: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if !authorization.is_empty() {
-            headers.insert(header::AUTHORIZATION, authorization.parse().expect("a value"));
+            let value = HeaderValue::from_bytes(authorization.as_bytes());
+            headers.insert(header::AUTHORIZATION, value.expect("a value"));
         }
         headers
     }
@@ -205,7 +211,10 @@ mod tests {
             (&open, None, "Basic abc", Some("system:anonymous")),
             (&open, None, "Bearer t1", Some("jane")),
             (&strict, None, "bearer t1", Some("jane")),
+            (&open, None, "Bearer t1 more", Some("jane")),
+            (&open, None, "Bearer  t1", Some("system:anonymous")),
             (&open, None, "Bearer t2", None),
+            (&open, None, "Bearer tü", None),
             (&open, None, "Bearer a.b.c", None),
             (&open, None, "Bearer abcdef.0123456789abcdef", None),
             (&open, Some(&root), "", Some("root")),

@@ -102,10 +102,6 @@ pub trait ErasedKind: Send + Sync {
     fn is_custom(&self) -> bool {
         false
     }
-    /// Differs between what two definitions, or two states of one, made of the same name.
-    fn revision(&self) -> u64 {
-        0
-    }
     /// Whether the entry's JSON is what clients of this kind are to see.
     fn is_served_as_stored(&self, _entry: &Entry) -> bool {
         true

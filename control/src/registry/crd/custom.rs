@@ -128,8 +128,6 @@ pub struct CustomKind {
     pub columns: Vec<CustomColumn>,
     /// Fields that selectors may ask for, as `spec.color`.
     pub selectable: Vec<(String, JsonPath)>,
-    /// The definition's when this was made of it.
-    pub revision: u64,
     /// What is told to who uses a version that will go.
     pub deprecation: Option<String>,
     /// Whether every stored object is in this version's form, whatever its age.
@@ -218,10 +216,6 @@ impl ErasedKind for CustomKind {
 
     fn is_custom(&self) -> bool {
         true
-    }
-
-    fn revision(&self) -> u64 {
-        self.revision
     }
 
     fn decode(&self, json: &[u8], unknown: OnUnknown<'_>) -> Result<Box<dyn AnyObject>, serde_json::Error> {

@@ -246,7 +246,6 @@ fn kind(
         rules: Rules::compile(&schema),
         schema,
         props,
-        revision: entry.revision.0,
         has_status,
         scale: scale.transpose()?,
         columns,

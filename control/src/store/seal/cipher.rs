@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use aes::{Aes128, Aes192, Aes256};
+use aes::{Aes128, Aes192, Aes256, cipher::consts::U12};
+use aes_gcm::aead::Payload;
 use cbc::cipher::{BlockDecryptMut as _, BlockEncryptMut as _, KeyIvInit as _, block_padding::Pkcs7};
 use crypto_secretbox::{
     KeyInit as _, XSalsa20Poly1305,
@@ -22,8 +23,12 @@ pub enum Provider {
     },
 }
 
+type AesGcm192 = aes_gcm::AesGcm<Aes192, U12>;
+
 pub enum Cipher {
     AesGcm(Box<LessSafeKey>),
+    /// With a key of 24 bytes, which ring does not take; the form is the same.
+    AesGcm192(Box<AesGcm192>),
     SecretBox(Box<XSalsa20Poly1305>),
     /// The key.
     AesCbc(Vec<u8>),
@@ -33,12 +38,16 @@ const SECRETBOX_NONCE: usize = 24;
 const CBC_BLOCK: usize = 16;
 
 impl Cipher {
-    /// AES in Galois/counter mode with a random nonce. Of the key lengths that Kubernetes takes, ring lacks 24 bytes.
+    /// AES in Galois/counter mode with a random nonce.
     pub fn aes_gcm(secret: &[u8]) -> Result<Self, String> {
         let algorithm = match secret.len() {
             16 => &AES_128_GCM,
+            24 => {
+                let cipher = AesGcm192::new_from_slice(secret).map_err(|error| error.to_string())?;
+                return Ok(Self::AesGcm192(Box::new(cipher)));
+            }
             32 => &AES_256_GCM,
-            len => return Err(format!("has {len} bytes: aesgcm takes keys of 16 or 32")),
+            len => return Err(format!("has {len} bytes: aesgcm takes keys of 16, 24 or 32")),
         };
         let key = UnboundKey::new(algorithm, secret).map_err(|_| "cannot be used".to_owned())?;
         Ok(Self::AesGcm(Box::new(LessSafeKey::new(key))))
@@ -90,6 +99,16 @@ impl Provider {
                     .expect("objects are far smaller than what AES-GCM takes");
                 sealed.extend_from_slice(&text);
             }
+            Cipher::AesGcm192(cipher) => {
+                let mut nonce = [0; NONCE_LEN];
+                rand::rng().fill_bytes(&mut nonce);
+                sealed.extend_from_slice(&nonce);
+                let payload = Payload { msg: plain, aad: place.as_bytes() };
+                let text = cipher
+                    .encrypt(GenericArray::from_slice(&nonce), payload)
+                    .expect("objects are far smaller than what AES-GCM takes");
+                sealed.extend_from_slice(&text);
+            }
             Cipher::SecretBox(cipher) => {
                 let mut nonce = [0; SECRETBOX_NONCE];
                 rand::rng().fill_bytes(&mut nonce);
@@ -121,6 +140,11 @@ impl Provider {
                 let len = key.open_in_place(nonce, Aad::from(place.as_bytes()), &mut text).ok()?.len();
                 text.truncate(len);
                 Some(text)
+            }
+            Cipher::AesGcm192(cipher) => {
+                let (nonce, text) = body.split_first_chunk::<NONCE_LEN>()?;
+                let payload = Payload { msg: text, aad: place.as_bytes() };
+                cipher.decrypt(GenericArray::from_slice(nonce), payload).ok()
             }
             Cipher::SecretBox(cipher) => {
                 let (nonce, text) = body.split_first_chunk::<SECRETBOX_NONCE>()?;

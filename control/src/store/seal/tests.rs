@@ -44,6 +44,7 @@ fn what_was_sealed_is_opened_and_says_who_wrote_it() {
     for (provider, prefix) in [
         (aesgcm("k1", LONG), "k8s:enc:aesgcm:v1:k1:"),
         (aesgcm("k1", &LONG[..16]), "k8s:enc:aesgcm:v1:k1:"),
+        (aesgcm("k1", &LONG[..24]), "k8s:enc:aesgcm:v1:k1:"),
         (secretbox("k1", LONG), "k8s:enc:secretbox:v1:k1:"),
     ] {
         let sealer = sealer("secrets", &[&provider]);
@@ -193,7 +194,10 @@ fn a_bad_file_is_explained_without_showing_secrets() {
         (&["kms: {name: x}"], "providers[0].kms: is not offered"),
         (&["identity: {}", "aesgcm: {keys: []}"], "providers[1].aesgcm.keys: at least one key"),
         (&["aesgcm: {keys: [{name: a, secret: '%%hush%%'}]}"], "aesgcm.keys[0].secret: must be base64"),
-        (&["aesgcm: {keys: [{name: a, secret: aHVzaA==}]}"], "has 4 bytes: aesgcm takes keys of 16 or 32"),
+        (
+            &["aesgcm: {keys: [{name: a, secret: aHVzaA==}]}"],
+            "has 4 bytes: aesgcm takes keys of 16, 24 or 32",
+        ),
         (&["secretbox: {keys: [{name: a, secret: aHVzaA==}]}"], "has 4 bytes: secretbox takes keys of 32"),
         (&["aesgcm: {keys: [{name: '', secret: aHVzaA==}]}"], "keys[0].name: must be given"),
         (&["aesgcm: {keys: [{name: a, secret: [hush]}]}"], "it is not an EncryptionConfiguration"),

@@ -27,6 +27,7 @@ mod nodes; // Their agents.
 mod nowhere; // Paths that lead nowhere.
 pub mod openapi;
 mod options; // Of writes.
+mod place; // What a path names.
 mod probes; // Health over HTTP.
 mod proxy; // HTTP to what runs in the cluster.
 mod query;

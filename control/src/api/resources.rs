@@ -1,11 +1,8 @@
 //! Requests for resources: verbs on collections, objects and their subresources.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use naru_model::selector::FieldSelector;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
@@ -16,11 +13,9 @@ use super::{
     form::{self, Form},
     handler::{Exchange, encoded_response, json_response, success},
     list, logs, managers,
-    metrics::RequestKind,
     options::{self, WriteOptions},
-    proxy,
-    query::Query,
-    recording, streams, tokens, watch,
+    place::Place,
+    proxy, recording, streams, tokens, watch,
 };
 use crate::{
     ApiError,
@@ -32,22 +27,9 @@ use crate::{
     store::{Entry, Scope},
 };
 
-/// What the path of a URL names.
-struct Place {
-    served: Arc<Served>,
-    namespace: String,
-    name: String,
-    subresource: String,
-    /// Whether the path itself asks for a watch: `/api/v1/watch/pods`, deprecated, but served by Kubernetes to this
-    /// day.
-    is_watch: bool,
-    /// What follows a subresource that leads to somebody else, as it stands in the URL, with its slash.
-    rest: String,
-}
-
 /// Answers a request below `/api/v1/` or `/apis/GROUP/VERSION/`.
 pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
-    let place = match find(&exchange) {
+    let place = match Place::find(&exchange) {
         Ok(place) => place,
         Err(error) => {
             // Who may not ask for something does not learn whether it is there.
@@ -57,13 +39,13 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
         }
     };
     let served = &*place.served;
-    let verb = verb(&exchange, &place)?;
-    *exchange.label = label(&exchange.query, &place, verb);
+    let verb = place.verb(&exchange)?;
+    *exchange.label = place.label(&exchange.query, verb);
     // Where nothing suits, the refusal is JSON.
     *exchange.encoding = negotiate(&exchange, served).map_or(Encoding::Json, |(_, encoding)| encoding);
     let user = exchange.user.clone();
     // Where somebody else answers, parameters are theirs.
-    let verb_of_options = if is_connection(&place.subresource) { "" } else { verb };
+    let verb_of_options = if place.is_connection() { "" } else { verb };
     let options = WriteOptions::parse(&exchange, verb_of_options)?;
     let call = Call {
         user: &user,
@@ -84,7 +66,7 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
     let attributes = call.attributes(verb, &place.subresource);
     let name = name.unwrap_or(attributes.name);
     let attributes = Attributes { name, field_selector: &field_selector, ..attributes };
-    if is_long_running(verb, &place.subresource) {
+    if place.is_long_running(verb) {
         exchange.authorize(&user, &attributes)?;
     } else {
         let width = width(&exchange, &call, verb);
@@ -119,12 +101,6 @@ pub async fn answer(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiErr
     }
 }
 
-/// Whether the request takes no seat, as it may go on for as long as the client likes. A watch takes one until it has
-/// begun.
-fn is_long_running(verb: &str, subresource: &str) -> bool {
-    is_connection(subresource) || (verb == "get" && subresource == "log")
-}
-
 /// How many seats the request takes.
 fn width(exchange: &Exchange<'_>, call: &Call<'_>, verb: &str) -> u32 {
     if verb != "list" || call.served.is_virtual {
@@ -134,158 +110,6 @@ fn width(exchange: &Exchange<'_>, call: &Call<'_>, verb: &str) -> u32 {
     let objects = exchange.state.registry.store().snapshot().count(&Scope::all(storage));
     let limit = exchange.query.number("limit").ok().flatten().and_then(|limit| usize::try_from(limit).ok());
     fairness::width_of_list(limit.filter(|limit| *limit > 0).map_or(objects, |limit| limit.min(objects)))
-}
-
-/// Understands the path.
-fn find(exchange: &Exchange<'_>) -> Result<Place, ApiError> {
-    let segments: Vec<String> = exchange
-        .parts
-        .uri
-        .path()
-        .trim_matches('/')
-        .split('/')
-        .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
-        .collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let (group, version, rest) = match segments.as_slice() {
-        ["api", version, rest @ ..] => ("", *version, rest),
-        ["apis", group, version, rest @ ..] => (*group, *version, rest),
-        _ => return Err(ApiError::NoSuchPath),
-    };
-    let (is_watch, rest) = match rest {
-        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
-        _ => (false, rest),
-    };
-    let (namespace, plural, name, subresource) = match rest {
-        ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
-            match rest {
-                [] => (*namespace, *plural, "", ""),
-                [name] => (*namespace, *plural, *name, ""),
-                [name, subresource] | [name, subresource @ "proxy", ..] => {
-                    (*namespace, *plural, *name, *subresource)
-                }
-                _ => return Err(ApiError::NoSuchPath),
-            }
-        }
-        [plural] => ("", *plural, "", ""),
-        [plural, name] => ("", *plural, *name, ""),
-        [plural, name, subresource] | [plural, name, subresource @ "proxy", ..] => {
-            ("", *plural, *name, *subresource)
-        }
-        _ => return Err(ApiError::NoSuchPath),
-    };
-    let kinds = exchange.state.registry.kinds();
-    let served = kinds.find(group, version, plural).ok_or(ApiError::NoSuchPath)?.clone();
-    // A namespaced object is only found in its namespace, a cluster-scoped one in none.
-    let is_misplaced =
-        if served.info.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
-    let has_subresource = subresource.is_empty() || (served.has_subresource(subresource) && !is_watch);
-    if is_misplaced {
-        return Err(ApiError::NoSuchPath);
-    }
-    if !has_subresource {
-        // Where a definition made the kind, it is the object that is not there.
-        return Err(if served.kind.is_custom() && !is_watch {
-            ApiError::NotFound { resource: served.qualified.clone(), name: name.into() }
-        } else {
-            ApiError::NoSuchPath
-        });
-    }
-    let path = exchange.parts.uri.path();
-    let taken = if namespace.is_empty() { 3 } else { 5 };
-    let rest = match subresource {
-        "proxy" => after_segments(path, segments.len() - rest.len() + taken).into(),
-        _ => String::new(),
-    };
-    let (namespace, name, subresource) = (namespace.into(), name.into(), subresource.into());
-    Ok(Place { served, namespace, name, subresource, is_watch, rest })
-}
-
-/// What follows the first `count` segments of a path.
-fn after_segments(path: &str, count: usize) -> &str {
-    let path = path.trim_start_matches('/');
-    path.match_indices('/').nth(count - 1).map_or("", |(at, _)| &path[at..])
-}
-
-/// What the method means here.
-fn verb(exchange: &Exchange<'_>, place: &Place) -> Result<&'static str, ApiError> {
-    if place.subresource == "proxy" {
-        return Ok(match exchange.parts.method {
-            Method::GET | Method::HEAD => "get",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            _ => "",
-        });
-    }
-    let is_one = !place.name.is_empty();
-    let verb = match (&exchange.parts.method, is_one) {
-        (&Method::GET, _) if place.is_watch => "watch",
-        (_, _) if place.is_watch => return Err(ApiError::MethodNotAllowed),
-        (&Method::GET, true) => "get",
-        (&Method::GET, false) if exchange.query.flag("watch") => "watch",
-        (&Method::GET, false) => "list",
-        (&Method::POST, false) => "create",
-        (&Method::POST, true) if !place.subresource.is_empty() => "create",
-        (&Method::PUT, true) => "update",
-        (&Method::PATCH, true) => "patch",
-        (&Method::DELETE, true) if place.subresource.is_empty() => "delete",
-        (&Method::DELETE, false) => "deletecollection",
-        _ => return Err(ApiError::MethodNotAllowed),
-    };
-    let needs_namespace = verb == "create" || verb == "deletecollection";
-    if place.served.info.namespaced && place.namespace.is_empty() && needs_namespace {
-        return Err(ApiError::MethodNotAllowed);
-    }
-    if place.subresource.is_empty() && !place.served.info.verbs.contains(&verb) {
-        // A custom resource has every verb, until its definition goes.
-        if place.served.kind.is_custom() {
-            return Err(ApiError::NotAllowedNow {
-                resource: place.served.qualified.clone(),
-                message: format!("{verb} not allowed while custom resource definition is terminating"),
-            });
-        }
-        return Err(ApiError::MethodNotAllowed);
-    }
-    Ok(verb)
-}
-
-fn label(query: &Query<'_>, place: &Place, verb: &'static str) -> RequestKind {
-    let info = place.served.info;
-    let scope = match verb {
-        "create" => "resource",
-        _ if !place.name.is_empty() => "resource",
-        _ if !place.namespace.is_empty() => "namespace",
-        _ => "cluster",
-    };
-    let verb = match verb {
-        _ if is_connection(&place.subresource) => "CONNECT",
-        // Logs may be followed for long, as watches are.
-        "get" if place.subresource == "log" => "WATCH",
-        "get" => "GET",
-        "list" => "LIST",
-        "watch" => "WATCH",
-        "create" => "POST",
-        "update" => "PUT",
-        "patch" => "PATCH",
-        "delete" => "DELETE",
-        _ => "DELETECOLLECTION",
-    };
-    RequestKind {
-        dry_run: if query.text("dryRun") == "All" { "All" } else { "" },
-        group: info.group,
-        resource: info.plural,
-        scope,
-        subresource: place.subresource.clone(),
-        verb,
-        version: info.version,
-    }
-}
-
-/// Whether a subresource leads to somebody else, and has no object of its own.
-fn is_connection(subresource: &str) -> bool {
-    matches!(subresource, "attach" | "exec" | "portforward" | "proxy")
 }
 
 /// The form and the encoding that `Accept` asks for.

@@ -1,13 +1,19 @@
-//! Connections into pods, with stock kubectl of two versions and `kube`: port-forward, proxy, exec and attach.
+//! Connections into pods, with stock kubectl of two versions and `kube`: port-forward, proxy, exec and attach. And those to
+//! the API server itself.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::AttachParams;
-use naru_tests::{Cluster, Kubectl, eventually, write_guest};
+use naru_tests::{Cluster, Kubectl, eventually, raw_client::Target, write_guest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const WEB: &str = "\
@@ -344,4 +350,23 @@ async fn probes_and_hooks_run_programs() {
     );
     kubectl.eventually_event("unready", "Unhealthy: Readiness probe failed: leaving with exit code 4").await;
     kubectl.eventually_field("unready", ".status.containerStatuses[0].ready", "false").await;
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_in_http2() {
+    let cluster = Cluster::start();
+    let target = Target::from_kubeconfig(&cluster.kubeconfig());
+    let stream = TokioIo::new(target.tls(&[b"h2"]).await);
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), stream).await.expect("a connection");
+    tokio::spawn(connection);
+    for (path, code, length) in [("/healthz", 200, 2), ("/api/v1/nodes", 405, 229)] {
+        let request = Request::head(format!("https://{}{path}", target.authority()));
+        let request = request.body(Empty::<Bytes>::new()).expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), code, "{path}");
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], length.to_string(), "{path}");
+        let body = answer.into_body().collect().await.expect("nothing follows");
+        assert!(body.to_bytes().is_empty(), "{path}");
+    }
 }

@@ -5,6 +5,7 @@ use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -222,10 +223,23 @@ pub async fn handle(state: Arc<State>, caller: Arc<Caller>, request: Request<Inc
     let response = encoding.write(response);
     let response = if is_pretty { prettify(response) } else { response };
     let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    match accepted {
+    let response = match accepted {
         Some(accepted) if is_read => compress(accepted, response),
         _ => response,
+    };
+    if parts.method == Method::HEAD { without_body(response) } else { response }
+}
+
+/// The head of an answer alone, with the length that the body would have. In HTTP/2, hyper would send the body, and clients
+/// take that for an error of the connection.
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let (Some(length), header::Entry::Vacant(place)) =
+        (length, response.headers_mut().entry(header::CONTENT_LENGTH))
+    {
+        place.insert(length.into());
     }
+    response.map(|_| Body::Full(None))
 }
 
 /// Whether somebody reads the answer as it comes: who asks for it with `?pretty=`, or with a tool for that.

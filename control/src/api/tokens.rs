@@ -6,15 +6,16 @@ use http::{Response, StatusCode};
 use k8s_openapi::{
     api::{
         authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus},
-        core::v1::{Node, Pod, Secret, ServiceAccount},
+        core::v1::ServiceAccount,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use naru_model::{
-    Object,
+    PodBrief,
     validation::{FieldErrors, Path},
 };
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
     admission::matching::Operation,
     auth::{Binding, Order, Reference, bound_to_pod},
     registry::Call,
-    store::{Key, Snapshot},
+    store::{Entry, Key, Snapshot},
 };
 
 const DEFAULT_SECONDS: i64 = 3600;
@@ -150,8 +151,8 @@ fn check_node(
     if reference.uid.as_deref().unwrap_or_default().is_empty() {
         return refuse("node requested token with a pod binding without a uid");
     }
-    let pod = bound::<Pod>("pods", call.namespace, reference, view)?;
-    if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(node) {
+    let pod = bound("pods", call.namespace, reference, view)?;
+    if brief(&pod)?.node_name.as_deref() != Some(node) {
         return refuse("node requested token bound to a pod scheduled on a different node");
     }
     Ok(())
@@ -162,35 +163,35 @@ fn binding(call: &Call<'_>, reference: &BoundObjectReference, view: &Snapshot) -
     let version = reference.api_version.as_deref().unwrap_or_default();
     match (version, kind) {
         ("v1" | "", "Pod") => {
-            let pod = bound::<Pod>("pods", call.namespace, reference, view)?;
-            let runs_as = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-            let runs_as = runs_as.unwrap_or_default();
-            if runs_as != call.name {
+            let pod = bound("pods", call.namespace, reference, view)?;
+            if account_of(&pod)? != call.name {
                 return Err(ApiError::BadRequest(format!(
                     "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                     call.name
                 )));
             }
-            Ok(bound_to_pod(&pod, view))
+            Ok(bound_to_pod(&pod, brief(&pod)?.node_name.as_deref(), view))
         }
         ("v1" | "", "Secret") => {
-            let secret = bound::<Secret>("secrets", call.namespace, reference, view)?;
-            Ok(Binding { secret: Some(Reference::to(&*secret)), ..Binding::default() })
+            let secret = bound("secrets", call.namespace, reference, view)?;
+            Ok(Binding { secret: Some(Reference::of(&secret.meta)), ..Binding::default() })
         }
         ("v1" | "", "Node") => {
-            let node = bound::<Node>("nodes", "", reference, view)?;
-            Ok(Binding { node: Some(Reference::to(&*node)), ..Binding::default() })
+            let node = bound("nodes", "", reference, view)?;
+            Ok(Binding { node: Some(Reference::of(&node.meta)), ..Binding::default() })
         }
         _ => Err(ApiError::BadRequest(format!("cannot bind token to object of type {version}, Kind={kind}"))),
     }
 }
 
-fn bound<T: Object>(
+/// The object that `reference` names. It stays as it is stored: agents ask for a token for each pod that they start,
+/// and what would be decoded for them is used for nothing else.
+fn bound(
     resource: &str,
     namespace: &str,
     reference: &BoundObjectReference,
     view: &Snapshot,
-) -> Result<Arc<T>, ApiError> {
+) -> Result<Arc<Entry>, ApiError> {
     let name = reference.name.clone().unwrap_or_default();
     let entry = view.get(&Key::new(resource, namespace, &name));
     let entry = entry.ok_or_else(|| ApiError::NotFound { resource: resource.into(), name: name.clone() })?;
@@ -205,5 +206,25 @@ fn bound<T: Object>(
             ),
         });
     }
-    entry.typed().map_err(|error| ApiError::Internal(error.to_string()))
+    Ok(entry)
+}
+
+fn brief(pod: &Entry) -> Result<Arc<PodBrief>, ApiError> {
+    pod.brief().map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+/// The name of the ServiceAccount that `pod` runs as.
+fn account_of(pod: &Entry) -> Result<String, ApiError> {
+    #[derive(Deserialize)]
+    struct Pod {
+        spec: Option<Spec>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        service_account_name: Option<String>,
+    }
+    let pod: Pod =
+        serde_json::from_slice(&pod.json).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(pod.spec.and_then(|spec| spec.service_account_name).unwrap_or_default())
 }

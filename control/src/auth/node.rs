@@ -7,13 +7,13 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use naru_model::Object as _;
+use naru_model::{Object as _, PodBrief};
 
 use super::{
     Attributes, User,
     rbac::{Rule, defaults},
 };
-use crate::store::{Key, Scope, Snapshot, Store};
+use crate::store::{Entry, Key, Scope, Snapshot, Store};
 
 /// The role `system:node` as it is by default: what it is in the cluster is bound to nobody.
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
@@ -84,20 +84,23 @@ fn selects(selector: &str, field: &str, value: &str) -> bool {
 
 fn is_bound(view: &Snapshot, node: &str, namespace: &str, name: &str) -> bool {
     let entry = view.get(&Key::new("pods", namespace, name)).filter(|_| !name.is_empty());
-    let pod = entry.and_then(|entry| entry.typed::<Pod>().ok());
-    pod.is_some_and(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node))
+    entry.is_some_and(|entry| runs_on(&entry, node))
+}
+
+fn runs_on(pod: &Entry, node: &str) -> bool {
+    pod.brief::<PodBrief>().is_ok_and(|brief| brief.node_name.as_deref() == Some(node))
 }
 
 fn is_named_by_a_pod(view: &Snapshot, node: &str, asked: &Attributes<'_>) -> bool {
     let pods = view.range(&Scope::namespace("pods", asked.namespace), None);
-    pods.filter_map(|entry| entry.typed::<Pod>().ok()).any(|pod| {
+    let own = pods.filter(|entry| runs_on(entry, node));
+    own.filter_map(|entry| entry.typed::<Pod>().ok()).any(|pod| {
         pod.spec.as_ref().is_some_and(|spec| {
-            spec.node_name.as_deref() == Some(node)
-                && if asked.resource == "secrets" {
-                    names_secret(spec, asked.name)
-                } else {
-                    names_config_map(spec, asked.name)
-                }
+            if asked.resource == "secrets" {
+                names_secret(spec, asked.name)
+            } else {
+                names_config_map(spec, asked.name)
+            }
         })
     })
 }

@@ -181,6 +181,8 @@ enum Typed {
         /// Since [`Entry::let_idle_go`] looked last.
         is_used: bool,
     },
+    /// Others were written since: made anew for the next who asks, who may be the only one. Kept for those after.
+    Cooled,
     /// The entry was replaced a while ago: made anew for each of the few who still ask.
     Given,
 }
@@ -279,8 +281,8 @@ impl Entry {
     }
 
     /// The object as `T`, without `metadata.managedFields`, decoded once and shared by all who ask. (An entry that was
-    /// replaced long ago, or that nobody asked for a while, forgets the decoded form to save memory, and decodes
-    /// again.)
+    /// replaced long ago, that many others follow, or that nobody asked for a while, forgets the decoded form to save
+    /// memory, and decodes again.)
     pub fn typed<T: Object>(&self) -> Result<Arc<T>, serde_json::Error> {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Typed::Kept { object, is_used } = &mut *typed
@@ -294,9 +296,11 @@ impl Entry {
             naru_model::pod::compact(pod);
         }
         let object = Arc::new(object);
-        // The first type that is asked for is the one that everybody asks for.
-        if matches!(*typed, Typed::Unasked) {
-            *typed = Typed::Kept { object: object.clone(), is_used: true };
+        match *typed {
+            // The first type that is asked for is the one that everybody asks for.
+            Typed::Unasked => *typed = Typed::Kept { object: object.clone(), is_used: true },
+            Typed::Cooled => *typed = Typed::Unasked,
+            Typed::Kept { .. } | Typed::Given => {}
         }
         Ok(object)
     }
@@ -321,17 +325,15 @@ impl Entry {
         match &mut *typed {
             Typed::Kept { is_used: false, .. } => *typed = Typed::Unasked,
             Typed::Kept { is_used, .. } => *is_used = false,
-            Typed::Unasked | Typed::Given => {}
+            Typed::Unasked | Typed::Cooled | Typed::Given => {}
         }
     }
 
-    /// Gives back the memory of the decoded form until somebody asks for it again, unless somebody does so now. Never
+    /// Gives back the memory of the decoded form until it is asked for twice again, unless somebody does so now. Never
     /// waits.
     pub(super) fn let_go(&self) {
-        if let Ok(mut typed) = self.typed.try_lock()
-            && matches!(*typed, Typed::Kept { .. })
-        {
-            *typed = Typed::Unasked;
+        if let Ok(mut typed) = self.typed.try_lock() {
+            *typed = Typed::Cooled;
         }
     }
 

@@ -178,12 +178,23 @@ mod tests {
         let first = event(1, "x");
         history.push(first.clone());
         let decoded = first.entry.typed::<ConfigMap>().expect("a map");
-        (2..=WARM_EVENTS as u64).for_each(|revision| history.push(event(revision, "x")));
+        let unasked = event(2, "x");
+        history.push(unasked.clone());
+        (3..=WARM_EVENTS as u64).for_each(|revision| history.push(event(revision, "x")));
         assert_eq!(Arc::strong_count(&decoded), 2, "it is warm still");
         history.push(event(1000, "x"));
         assert_eq!(Arc::strong_count(&decoded), 1);
+        history.push(event(1001, "x"));
+        let first_asked = unasked.entry.typed::<ConfigMap>().expect("a map");
+        assert_eq!(Arc::strong_count(&first_asked), 1, "nor does the first who asks when it is cold");
+        drop(decoded);
+        let late = first.entry.typed::<ConfigMap>().expect("a map");
+        assert_eq!(Arc::strong_count(&late), 1, "who comes late keeps no memory taken");
         let again = first.entry.typed::<ConfigMap>().expect("a map");
-        assert!(Arc::ptr_eq(&again, &first.entry.typed().expect("a map")), "who asks again shares it again");
+        assert!(
+            Arc::ptr_eq(&again, &first.entry.typed().expect("a map")),
+            "what many ask for is shared again"
+        );
     }
 
     #[test]

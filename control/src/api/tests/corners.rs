@@ -175,6 +175,39 @@ async fn a_token_is_asked_for_under_the_name_of_its_account() {
 }
 
 #[tokio::test]
+async fn a_token_is_bound_to_a_pod_of_its_account() {
+    use base64::Engine as _;
+    let cluster = Cluster::start().await;
+    cluster.post("/api/v1/nodes", &json!({ "metadata": { "name": "amber" } })).await.expect(201);
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = json!("amber");
+    let bound = cluster.post("/api/v1/namespaces/shop/pods", &bound).await.expect(201);
+    let accounts = "/api/v1/namespaces/shop/serviceaccounts";
+    cluster.post(accounts, &json!({ "metadata": { "name": "other" } })).await.expect(201);
+    let request = |reference: Value| json!({ "spec": { "boundObjectRef": reference } });
+    let uid = bound["metadata"]["uid"].as_str().expect("a uid");
+    let by_uid = |uid: &str| request(json!({ "kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid }));
+    let own = format!("{accounts}/default/token");
+    refused(
+        cluster.post(&format!("{accounts}/other/token"), &by_uid(uid)).await,
+        400,
+        "cannot bind token for serviceaccount \"other\" to pod running with different serviceaccount name.",
+    )
+    .await;
+    assert_eq!(cluster.post(&own, &by_uid("another")).await.status, 409);
+    let missing = cluster.post(&own, &request(json!({ "kind": "Pod", "name": "q" }))).await;
+    refused(missing, 404, "pods \"q\" not found").await;
+
+    let answer = cluster.post(&own, &by_uid(uid)).await.expect(201);
+    let token = answer["status"]["token"].as_str().expect("a token");
+    let claims = token.split('.').nth(1).expect("claims");
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).expect("base64");
+    let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!(claims["kubernetes.io"]["pod"], json!({ "name": "p", "uid": uid }));
+    assert_eq!(claims["kubernetes.io"]["node"]["name"], "amber");
+}
+
+#[tokio::test]
 async fn events_of_the_new_form_say_when_who_and_what() {
     let cluster = Cluster::start().await;
     let events = "/apis/events.k8s.io/v1/namespaces/shop/events";

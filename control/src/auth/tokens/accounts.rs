@@ -6,7 +6,7 @@
 use std::{fs, io, path::Path};
 
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, Secret, ServiceAccount},
+    api::core::v1::{Secret, ServiceAccount},
     jiff::Timestamp,
 };
 use naru_model::Object;
@@ -20,7 +20,7 @@ use crate::{
         pki::{PkiError, write_file},
         user::{Extra, account_user},
     },
-    store::{Key, Snapshot},
+    store::{Entry, Key, Meta, Snapshot},
 };
 
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -41,6 +41,9 @@ pub struct Reference {
 impl Reference {
     pub fn to<T: Object>(object: &T) -> Self {
         Self { name: object.name().into(), uid: object.uid().into() }
+    }
+    pub fn of(meta: &Meta) -> Self {
+        Self { name: meta.name.clone(), uid: meta.uid.clone() }
     }
 }
 
@@ -311,16 +314,17 @@ fn check_account(view: &Snapshot, namespace: &str, account: &Reference) -> Resul
     }
 }
 
-/// What a token for `pod` is bound to: the pod, and the node where it runs.
-pub fn bound_to_pod(pod: &Pod, view: &Snapshot) -> Binding {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
-    let entry = view.get(&Key::new("nodes", "", node)).filter(|_| !node.is_empty());
-    let node = entry.and_then(|entry| entry.typed::<Node>().ok()).map(|node| Reference::to(&*node));
-    Binding { pod: Some(Reference::to(pod)), node, secret: None }
+/// What a token for `pod`, which runs on `node` if on any, is bound to: the pod, and the node.
+pub fn bound_to_pod(pod: &Entry, node: Option<&str>, view: &Snapshot) -> Binding {
+    let node = node.and_then(|node| view.get(&Key::new("nodes", "", node)));
+    let node = node.map(|node| Reference::of(&node.meta));
+    Binding { pod: Some(Reference::of(&pod.meta)), node, secret: None }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::*;
     use crate::{ApiClient, client::Delete};
 
@@ -401,7 +405,7 @@ mod tests {
         });
         let entry = world.client.create(&object::<Pod>(pod)).await.expect("created");
         let pod: std::sync::Arc<Pod> = entry.typed().expect("typed");
-        let token = world.issue(bound_to_pod(&pod, &world.client.store().snapshot()));
+        let token = world.issue(bound_to_pod(&entry, None, &world.client.store().snapshot()));
         let user = world.believe(&token, 1).expect("believed").user;
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web"]);
         assert_eq!(user.extra["authentication.kubernetes.io/pod-uid"], [pod.uid()]);

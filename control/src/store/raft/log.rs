@@ -33,9 +33,10 @@ use super::{
 };
 use crate::store::seal::{self, SealError, Sealer};
 
-/// Decoded entries that are kept, and the bytes they may take.
+/// Decoded entries that are kept, and the bytes they may take, beside the newest. It is applied at once; those before
+/// it are for members that lag a little.
 const RECENT_ENTRIES: usize = 1024;
-const RECENT_BYTES: usize = 4 << 20;
+const RECENT_BYTES: usize = 512 << 10;
 
 const START: u8 = 1;
 const VOTE: u8 = 2;

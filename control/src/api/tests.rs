@@ -637,6 +637,33 @@ async fn managers_are_kept_by_the_server_and_cleared_by_clients() {
 }
 
 #[tokio::test]
+async fn objects_that_are_alike_have_each_the_managers_of_its_own_maker() {
+    let cluster = Cluster::start().await;
+    let namespaces = ["shop", "other"];
+    cluster.post("/api/v1/namespaces", &json!({ "metadata": { "name": "other" } })).await.expect(201);
+    for number in 0..24 {
+        let (manager, key, namespace) = (number % 2, number / 2 % 3, namespaces[number / 6 % 2]);
+        let mut map =
+            json!({ "metadata": { "name": format!("map-{number}") }, "data": { format!("k{key}"): "v" } });
+        if number >= 12 {
+            map["data"][format!("k{key}")] = "another".into();
+            map["metadata"]["labels"] = json!({ "l": "1" });
+        }
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps?fieldManager=m{manager}");
+        let made = cluster.post(&path, &map).await.expect(201);
+        let entries = made["metadata"]["managedFields"].as_array().expect("managers");
+        assert_eq!((entries.len(), &entries[0]["manager"]), (1, &json!(format!("m{manager}"))));
+        assert_eq!(entries[0]["time"], made["metadata"]["creationTimestamp"]);
+        let mut expected = json!({ "f:data": { ".": {}, format!("f:k{key}"): {} } });
+        if number >= 12 {
+            expected["f:metadata"] = json!({ "f:labels": { ".": {}, "f:l": {} } });
+        }
+        assert_eq!(entries[0]["fieldsV1"], expected);
+        assert_eq!(made["metadata"]["name"], format!("map-{number}"));
+    }
+}
+
+#[tokio::test]
 async fn a_scale_is_read_and_written() {
     let cluster = Cluster::start().await;
     let path = "/apis/apps/v1/namespaces/shop/deployments";

@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry, jiff::T
 use naru_model::apply::{Fields, ManagedFields, Tree, Writer};
 use serde_json::Value;
 
-use super::{AnyObject, Call, Part};
+use super::{AnyObject, Call, Part, alike::Asked};
 use crate::{ApiError, store::Entry};
 
 /// What a write does to the object's managers.
@@ -54,20 +54,23 @@ pub(super) fn time(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The managers of an object that is about to be created: whoever creates it owns all of it. To be asked for before
-/// admission, as nobody owns what that adds.
+/// `metadata.managedFields` of an object that is about to be created, as JSON: whoever creates it owns all of it. To be
+/// asked for before admission, as nobody owns what that adds.
 pub(super) fn of_created(
     call: &Call<'_>,
     object: &dyn AnyObject,
     now: Timestamp,
-) -> Result<ManagedFields, ApiError> {
+) -> Result<Option<String>, ApiError> {
     let json = object.to_json().map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut managers = ManagedFields::default();
-    let time = time(now);
-    let writer = call.writer(Part::Whole, &time);
-    let ignored = call.ignored(Part::Whole);
-    as_served(call, &json, |new| managers.update(call.served.object_type(), None, new, writer, &ignored))?;
-    Ok(managers)
+    Asked::new(call, json, time(now)).answer(|asked| {
+        let mut managers = ManagedFields::default();
+        let writer = call.writer(Part::Whole, &asked.time);
+        let ignored = call.ignored(Part::Whole);
+        as_served(call, &asked.object, |new| {
+            managers.update(call.served.object_type(), None, new, writer, &ignored);
+        })?;
+        Ok(managers.to_json())
+    })
 }
 
 impl Owners {

@@ -5,6 +5,7 @@
 //! handlers and by the control plane's own controllers alike, and never asks which kind it serves.
 
 pub mod admissionregistration;
+mod alike;
 pub mod allocation;
 mod apiservice;
 mod apply;

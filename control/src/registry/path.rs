@@ -166,10 +166,9 @@ impl Registry {
         let now = Timestamp::now();
         let is_named_here = prepare::begin(call, &mut *object, now)?;
         let managers = match managers {
-            Some(managers) => managers,
+            Some(managers) => managers.to_json(),
             None => managed::of_created(call, &*object, now)?,
         };
-        let managers = managers.to_json();
         let view = self.store().snapshot();
         let context = Context { now, view: &view };
         kind.prepare_create(&mut *object, &context);

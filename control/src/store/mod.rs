@@ -33,6 +33,7 @@ pub use entry::{Draft, Entry, Meta};
 pub use key::{Key, Scope};
 pub use seal::{SealError, Sealer};
 pub use snapshot::{Contents, Snapshot};
+pub(crate) use splice::blank;
 pub use watch::{Event, EventKind, Lagged, Watch};
 
 /// A decoded object that nobody asked for in this time is let go before twice the time.

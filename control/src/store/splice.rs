@@ -71,6 +71,15 @@ pub(super) fn find(json: &[u8], field: &[u8]) -> Option<Place> {
     Some(Place { metadata, existing, value, insert_at })
 }
 
+/// Makes the text that is the value of member `field` of `metadata` an empty one.
+pub fn blank(json: &mut Vec<u8>, field: &str) {
+    if let Some(value) = find(json, field.as_bytes()).and_then(|place| place.value)
+        && json[value.start] == b'"'
+    {
+        json.drain(value.start + 1..value.end - 1);
+    }
+}
+
 /// `json` with the revision put in at `at`.
 pub(super) fn insert(json: &[u8], at: usize, revision: Revision) -> Vec<u8> {
     let mut digits = [0; 20];
@@ -233,6 +242,22 @@ fn value_end(json: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_blanked_and_nothing_else_is() {
+        let blanked = |text: &str, field: &str| {
+            let mut json = text.as_bytes().to_vec();
+            blank(&mut json, field);
+            String::from_utf8(json).unwrap()
+        };
+        let text = r#"{"kind":"A","metadata":{"generation":3,"name":"a\"b","uid":"u"},"name":"c"}"#;
+        assert_eq!(blanked(text, "name"), text.replace(r#""a\"b""#, r#""""#));
+        assert_eq!(blanked(text, "uid"), text.replace(r#""u""#, r#""""#));
+        for field in ["generation", "kind", "namespace"] {
+            assert_eq!(blanked(text, field), text);
+        }
+        assert_eq!(blanked("{}", "name"), "{}");
+    }
 
     /// Strips `input`, expects `stripped`, puts revision 42 in, expects `spliced`, and takes it out again.
     fn check(input: &str, stripped: &str, spliced: &str) {

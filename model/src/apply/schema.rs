@@ -132,6 +132,11 @@ pub fn extensions(type_name: &str) -> Vec<Extension> {
 }
 
 impl ObjectType {
+    /// Whether both are one type, not only equal ones.
+    pub fn is(&self, other: &Self) -> bool {
+        self.root == other.root && Arc::ptr_eq(&self.schema, &other.schema)
+    }
+
     /// The built-in type with this OpenAPI name, as [`crate::patch::merge_keys::type_name`] makes it. A type that is
     /// not known is treated as one without a schema.
     pub fn builtin(type_name: &str) -> Self {

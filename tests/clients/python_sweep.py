@@ -58,7 +58,8 @@ NOT_SENT = {"application/apply-patch+cbor"}
 
 # What is posted to a part of an object, by the part.
 POSTED = {
-    "binding": {"apiVersion": "v1", "kind": "Binding", "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"}},
+    "binding": {"apiVersion": "v1", "kind": "Binding",
+                "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"}},
     "eviction": {"apiVersion": "policy/v1", "kind": "Eviction"},
     "token": {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["sweep"]}},
 }
@@ -123,10 +124,6 @@ class Caller:
         except ApiException as error:
             if refusal and error.status == refusal[0] and (refusal[1] in error.body or operation.verb == "HEAD"):
                 return None
-            error.add_note(f"{operation} {arguments.get('_content_type', '')}")
-            raise
-        except Exception as error:
-            error.add_note(f"{operation} {arguments.get('_content_type', '')}")
             raise
         assert not refusal, f"{operation} is not refused with {refusal}"
         if by_status:

@@ -286,7 +286,10 @@ async fn route(mut exchange: Exchange<'_>) -> Result<Response<Body>, ApiError> {
     let head = (segments.next().unwrap_or_default(), segments.next(), segments.next());
     match head {
         ("healthz" | "livez" | "readyz", check, None) => {
-            exchange.get_only()?;
+            // Load balancers ask by HEAD.
+            if exchange.parts.method != Method::HEAD {
+                exchange.get_only()?;
+            }
             exchange.enter_path().await?;
             return probes::answer(exchange.state, head.0, check, &exchange.query).await;
         }
@@ -427,6 +430,7 @@ impl<'a> Exchange<'a> {
     fn path_attributes(&self) -> Attributes<'a> {
         let verb = match self.parts.method {
             Method::GET => "get",
+            Method::HEAD => "head",
             Method::POST => "post",
             Method::PUT => "put",
             Method::PATCH => "patch",

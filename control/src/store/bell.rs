@@ -20,8 +20,8 @@ use tokio::{
 /// So many listeners are a crowd.
 const CROWD: usize = 16;
 /// How long a crowd is left alone after it was woken, for each of its listeners: to wake one and to send it a frame
-/// takes about 15 µs, so that a crowd never takes more than about a quarter of a core.
-const PAUSE_EACH: Duration = Duration::from_micros(60);
+/// takes about 15 µs, so that a crowd never takes more than about a sixth of a core.
+const PAUSE_EACH: Duration = Duration::from_micros(90);
 /// Nobody waits longer than this, however large the crowd is.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 

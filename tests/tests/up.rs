@@ -203,7 +203,7 @@ async fn a_damaged_store_is_reported_in_a_sentence_and_left_alone() {
     let mut cluster = Cluster::start();
     // Enough for a checkpoint, so that there is a database beside the log.
     let (kubectl, store) = (cluster.kubectl(), cluster.data_dir().join("server/store"));
-    for index in 0..40 {
+    for index in 0..80 {
         create_large(&kubectl, &format!("large-{index}"), 900).ok();
     }
     eventually("a checkpoint", async || if store.join("state.redb").exists() { Ok(()) } else { Err("none") })
@@ -241,7 +241,7 @@ async fn a_damaged_store_is_reported_in_a_sentence_and_left_alone() {
         std::fs::write(path, &sound[path]).unwrap();
     }
     cluster.up();
-    assert_eq!(cluster.kubectl().run(&["get", "cm", "-o", "name"]).ok().matches("/large-").count(), 40);
+    assert_eq!(cluster.kubectl().run(&["get", "cm", "-o", "name"]).ok().matches("/large-").count(), 80);
 }
 
 /// A file system of a few MiB in memory; gone with this value.

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Network,
@@ -30,7 +30,14 @@ impl Network {
         let number = self.shared.feed.fetch_add(1, Ordering::SeqCst) + 1;
         let mut feed = Feed { network: self, number, settings: None, changes: Vec::new(), is_synced: false };
         if let Err(status) = feed.run(stream, &answers).await {
-            tracing::warn!(reason = status.message(), "the stream of updates ended");
+            let reason = status.message();
+            match status.code() {
+                Code::InvalidArgument | Code::Aborted => {
+                    tracing::warn!(reason, "a stream of updates was refused");
+                }
+                // The agent is gone, on purpose or not. What it said last holds until another one comes.
+                _ => tracing::info!(reason, "the stream of updates ended"),
+            }
             let _ = answers.send(Err(status)).await;
         }
     }

@@ -17,8 +17,11 @@ use crate::{Module, container::Core, machine::Sort};
 /// So many requests are judged together.
 const SAMPLE: u64 = 64;
 /// Requests that compute for longer than this, in nanoseconds of CPU time and on average, gain nothing from the brief
-/// machine: it saves each some fifty microseconds, and takes up to half as long again for what the guest computes.
-const LONG: u64 = 200_000;
+/// machine: it saves each some fifty microseconds, and takes up to half as long again for what the guest computes. What
+/// a short request is charged on a busy machine, where its thread is interrupted, stays well below.
+const LONG: u64 = 500_000;
+/// So many samples in a row must be long: one that is may be the machine's doing, and there are hundreds a second.
+const SAMPLES: u64 = 3;
 
 pub struct Home {
     module: Arc<Module>,
@@ -26,6 +29,8 @@ pub struct Home {
     is_moving: AtomicBool,
     /// CPU time of the container, in nanoseconds, when its requests were judged last.
     judged: AtomicU64,
+    /// How many of the last samples were long, without one between that was not.
+    long_samples: AtomicU64,
 }
 
 impl Home {
@@ -35,6 +40,7 @@ impl Home {
             settled: OnceLock::new(),
             is_moving: AtomicBool::new(false),
             judged: AtomicU64::new(0),
+            long_samples: AtomicU64::new(0),
         }
     }
 
@@ -54,7 +60,9 @@ impl Core {
         if count % SAMPLE == SAMPLE - 1 && self.home.may_move() {
             let used = u64::try_from(self.environment.cpu.used().as_nanos()).unwrap_or(u64::MAX);
             let before = self.home.judged.swap(used, Relaxed);
-            if used.saturating_sub(before) / SAMPLE > LONG {
+            if used.saturating_sub(before) / SAMPLE <= LONG {
+                self.home.long_samples.store(0, Relaxed);
+            } else if self.home.long_samples.fetch_add(1, Relaxed) + 1 >= SAMPLES {
                 self.settle();
             }
         }

@@ -91,7 +91,7 @@ async fn a_service_whose_requests_compute_for_long_moves_to_code_that_is_fast() 
     }
     assert_eq!(machines(&node), 1, "short requests stay");
     let expected = get(&container, "/compute/1000000").await;
-    for _ in 0..200 {
+    for _ in 0..400 {
         assert_eq!(get(&container, "/compute/1000000").await, expected);
     }
     eventually("it moves", || machines(&node) == 2).await;

@@ -221,7 +221,8 @@ pub struct NodeArgs {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct GuestArgs {
     /// Compile all WebAssembly with wasmtime's defences against speculative execution (Spectre), as for tenants that do
-    /// not trust each other. A fresh instance per request then takes about twice the CPU time.
+    /// not trust each other. A fresh instance per request then takes about twice the CPU time. A runtime
+    /// that runs already stays as it was started.
     #[arg(long)]
     pub harden_guests: bool,
 }

@@ -188,7 +188,6 @@ async fn a_cpu_limit_holds_an_endless_loop_which_can_still_be_deleted() {
     kubectl.run(&["delete", "pod", "limited", "--grace-period=1", "--timeout=30s"]).ok();
 }
 
-/// What a process has used so far.
 /// For how many of the runtime's engines the one image was compiled that a service with fresh instances and one with
 /// kept instances run.
 fn engines(args: &[&str]) -> usize {
@@ -214,6 +213,7 @@ fn hardened_guests_are_compiled_for_one_engine() {
     assert_eq!(engines(&[]), 2);
 }
 
+/// What a process has used so far.
 fn cpu_seconds(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // After the name, which may hold anything: the 12th and 13th field, in hundredths.
